@@ -1,0 +1,231 @@
+// Package engine is the contract between ScaiVault and the sources in which it makes credentials.
+//
+// The lease manager decides when a credential is made, moved and killed, and makes that durable;
+// an engine only knows how one kind of source does it. An engine therefore keeps no state that a
+// crash may lose: all that revocation needs is in the [Recipe] which the lease carries.
+//
+// The core is [Type] (how configuration and roles are read, how a source is opened) and [Engine]
+// (plan, issue, revoke, look up). What only some sources can do is a small optional interface
+// below, found by type assertion: [Renewer], [RolePreparer], [Settler], [BatchRevoker], [Lister],
+// [RootRotator].
+package engine
+
+import (
+	"context"
+	"encoding/json"
+	"log/slog"
+	"net"
+	"time"
+
+	"github.com/scaivault/scaivault/internal/statement"
+)
+
+// Type is one kind of source. Its methods have no contact with a source except Open.
+type Type interface {
+	// Name is the engine's name in paths and documents, such as "postgresql".
+	Name() string
+
+	// ParseConfig decodes the engine's own part of a configuration strictly: an unknown or
+	// contradictory field is a *fault.Error of code invalid_config that names it. It returns what
+	// the lease manager must know of it; the raw document stays the stored truth.
+	ParseConfig(raw json.RawMessage) (Config, error)
+
+	// ParseRole decodes and checks the engine's own part of a role strictly, as ParseConfig does;
+	// the code is invalid_config, as for every template that cannot work.
+	ParseRole(raw json.RawMessage) (Role, error)
+
+	// Open connects to the source that o describes and proves that the root credentials work
+	// there. It fails with an *Error; the caller closes what it returns.
+	Open(ctx context.Context, o Options) (Engine, error)
+}
+
+// Config is what the rest of the server must know of an engine's configuration.
+type Config struct {
+	// RootCredentialsPath is the path of the secret that holds the root credentials.
+	RootCredentialsPath string
+	// SecretPaths are the other secrets the engine reads, such as a CA certificate.
+	SecretPaths []string
+	// Endpoint identifies where the root secret is sent: whoever changes it must hold the secret.
+	Endpoint string
+	// OperationTimeout bounds one operation at the source; 15s when absent, at most 5m.
+	OperationTimeout time.Duration
+	// ConnectTimeout bounds the making of one connection; 5s when absent.
+	ConnectTimeout time.Duration
+	// MaxOpenConnections bounds the connections to the source; one of them is kept for
+	// revocation. 4 when absent, at least 2.
+	MaxOpenConnections int
+	// Reconcile tells whether a scheduled reconcile may remove ("remove") or only report ("report").
+	Reconcile string
+}
+
+// Role is a role as its Type understood it: opaque to the rest of the server, immutable, safe for
+// concurrent use.
+type Role any
+
+// Options is what an engine is opened with.
+type Options struct {
+	Installation string // id of this installation, in every mark at the source
+	EngineID     string // eng_…
+	EngineName   string
+	Node         string // this node and its present epoch, in the mark of its connections
+	Epoch        int64
+
+	Config json.RawMessage             // as ParseConfig accepted it
+	Root   map[string]statement.Secret // the root secret's fields
+	// Secret reads another secret of the configuration (Config.SecretPaths).
+	Secret func(ctx context.Context, path string) (map[string]statement.Secret, error)
+
+	Namer  *statement.Namer
+	Dial   func(ctx context.Context, network, address string) (net.Conn, error)
+	Logger *slog.Logger
+}
+
+// Engine is one open source. Its methods are safe for concurrent use and end within the context
+// given; every error they return is an *Error.
+type Engine interface {
+	// SourceID is the identity of the server behind the engine: it survives restarts and
+	// failovers, and tells a rebuilt server from the one that leases were made on.
+	SourceID() string
+
+	// Plan names the credential and makes its secret part. It has no contact with the source, so
+	// that the name can be made durable first (law L1).
+	Plan(ctx context.Context, r PlanRequest) (*Plan, error)
+
+	// Issue makes the planned credential at the source, which itself refuses to do so after
+	// p.Deadline. It returns the recipe completed by what only the source knows (object ids).
+	// An error's Kind says what is left at the source; only with Uncertain may anything be left.
+	Issue(ctx context.Context, p *Plan) (Recipe, error)
+
+	// Revoke kills the credential that the recipe describes: no login, no membership, no session
+	// (law L2). It is idempotent: one that is already gone is dead. It touches only what is ours
+	// (law L11). A nil error means dead, but for what the Outcome says.
+	Revoke(ctx context.Context, r Recipe) (Outcome, error)
+
+	// Lookup tells whether the credential exists at the source and can be used.
+	Lookup(ctx context.Context, r Recipe) (Presence, error)
+
+	// Check looks at the source now. It reports what is wrong in the Health, never as an error.
+	Check(ctx context.Context) Health
+
+	// Close ends all connections. Safe to call twice.
+	Close()
+}
+
+// Recipe is what revocation needs, stored with the lease: names, ids, databases, statements. It
+// never holds a secret, and an edited or deleted role does not change it.
+type Recipe json.RawMessage
+
+// MarshalJSON keeps the recipe as the JSON it is.
+func (r Recipe) MarshalJSON() ([]byte, error) { return json.RawMessage(r).MarshalJSON() }
+
+// UnmarshalJSON keeps the recipe as the JSON it is.
+func (r *Recipe) UnmarshalJSON(b []byte) error { return (*json.RawMessage)(r).UnmarshalJSON(b) }
+
+// PlanRequest is the wish for one credential.
+type PlanRequest struct {
+	LeaseID   string
+	RoleName  string
+	Role      Role
+	ExpiresAt time.Time       // the end that the source shall enforce where it can
+	Params    json.RawMessage // the engine's own fields of the request; nil when absent
+}
+
+// Plan is a credential that has a name but does not exist yet.
+type Plan struct {
+	LeaseID   string
+	Username  string // the account's name at the source: unique over all engines, never used again
+	Role      Role
+	ExpiresAt time.Time
+	Deadline  time.Time // set by the lease manager before Issue: the source refuses after it
+	Recipe    Recipe
+	Data      map[string]statement.Secret // what the caller gets
+	Private   any                         // the engine's own
+}
+
+// Outcome is what a revocation came to.
+type Outcome struct {
+	// Residue names what keeps an empty, powerless account from being dropped, and the statement
+	// to run. Empty when nothing is left.
+	Residue string
+	// EffectiveAt is the moment from which the credential is dead, where the source cannot kill
+	// at once; nil when it is dead now.
+	EffectiveAt *time.Time
+}
+
+// Presence is what Lookup found.
+type Presence struct {
+	State  State
+	Recipe Recipe // completed by what the source knows (object ids), when State is Usable
+}
+
+// State of an account at the source.
+type State int
+
+const (
+	Absent   State = iota // no such account
+	Unusable              // half-made: exists, but nobody can log in with it
+	Usable                // exists and can be used
+	Foreign               // the name is taken by an account that is not ours
+)
+
+// Health is the state of a source.
+type Health struct {
+	Status        string // "healthy", "unreachable", "misconfigured"
+	Error         string // why it is not healthy; never a secret
+	Latency       time.Duration
+	TLS           string // "none", "unverified", "verified"
+	ClockOffset   time.Duration
+	MissingGrants []string // what root lacks, each with the statement that grants it
+	Warnings      []string
+}
+
+// Renewer moves the end that the source enforces.
+type Renewer interface {
+	// Renew sets the credential's end at the source. Idempotent.
+	Renew(ctx context.Context, r Recipe, until time.Time) error
+}
+
+// RolePreparer proves at the source that a role can work before it is saved, and makes what its
+// credentials share (a group). Idempotent.
+type RolePreparer interface {
+	PrepareRole(ctx context.Context, roleName string, role Role) (warnings []string, err error)
+}
+
+// Settler excludes late execution (law L1): after it returned nil, nothing that the node sent to
+// the source before the call, in this or an earlier epoch, and whose deadline is past, can still
+// take effect.
+type Settler interface {
+	Settle(ctx context.Context, node string, recipes []Recipe) error
+}
+
+// BatchRevoker revokes many at once. The results are in the order of the recipes; one that fails
+// does not harm the others.
+type BatchRevoker interface {
+	RevokeBatch(ctx context.Context, rs []Recipe) []Result
+}
+
+// Result of one revocation in a batch.
+type Result struct {
+	Outcome
+	Err error
+}
+
+// Lister lists the accounts at the source that bear this installation's mark, for reconcile.
+type Lister interface {
+	List(ctx context.Context) ([]Account, error)
+}
+
+// Account is one account of ours at the source.
+type Account struct {
+	Username string
+	Recipe   Recipe // enough to revoke it
+}
+
+// RootRotator changes the root credentials at the source.
+type RootRotator interface {
+	// PlanRoot makes the candidate: the root secret's fields with a new secret part. No contact
+	// with the source, so that the candidate can be made durable first (law L9).
+	PlanRoot(ctx context.Context) (map[string]statement.Secret, error)
+	// SetRoot makes the source accept the candidate, and proves it by a new connection. Idempotent.
+	SetRoot(ctx context.Context, candidate map[string]statement.Secret) error
+}
