@@ -65,17 +65,13 @@ func (g Generator) New(prefix string) string {
 	binary.BigEndian.PutUint16(raw[:2], uint16(ms>>32))
 	binary.BigEndian.PutUint32(raw[2:6], uint32(ms))
 
+	var digits [length]byte
 	high, low := binary.BigEndian.Uint64(raw[:8]), binary.BigEndian.Uint64(raw[8:])
-	id := make([]byte, 0, len(prefix)+1+length)
-	id = append(append(id, prefix...), '_')
-	for shift := 5 * (length - 1); shift >= 0; shift -= 5 {
-		digit := low >> shift
-		if shift > 59 {
-			digit = high<<(128-shift)>>64 | high>>(shift-64)
-		}
-		id = append(id, alphabet[digit&31])
+	for i := length - 1; i >= 0; i-- {
+		digits[i] = alphabet[low&31]
+		high, low = high>>5, high<<59|low>>5
 	}
-	return string(id)
+	return prefix + "_" + string(digits[:])
 }
 
 // Valid tells whether s is an id of this prefix in the one form that New gives.
