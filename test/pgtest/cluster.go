@@ -38,7 +38,7 @@ func newCluster(ctx context.Context, in installation, a account, dir string, own
 	if err != nil {
 		return "", err
 	}
-	return strings.TrimSpace(string(text)), tighten(a, filepath.Join(dir, "data"))
+	return strings.TrimSpace(string(text)), nil
 }
 
 // template returns the folder of an initialised cluster that nobody has
@@ -106,7 +106,7 @@ func initdb(ctx context.Context, in installation, a account, dir string) error {
 	return nil
 }
 
-// tighten gives the copied data folder the owner and the modes that postgres
+// tighten gives a finished data folder the owner and the modes that postgres
 // insists on: os.CopyFS widens folders to 0777 less the umask.
 func tighten(a account, data string) error {
 	err := filepath.WalkDir(data, func(path string, entry fs.DirEntry, err error) error {
