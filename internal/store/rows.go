@@ -56,6 +56,7 @@ type Lease struct {
 	Role     string
 	Identity string
 	TokenID  string // that asked for it
+	Tied     bool   // ends with that token
 	Status   api.LeaseStatus
 	// Unconfirmed: found usable at the source after a crash; the caller may hold it.
 	Unconfirmed bool
@@ -133,6 +134,7 @@ type Fence struct {
 	Role         string
 	Identity     string
 	TokenID      string
+	TiedOnly     bool // only leases that end with their token
 	IssuedBefore *time.Time
 	Reason       string // api.Reason…
 	By           string // identity
@@ -149,6 +151,7 @@ func (f *Fence) Matches(l *Lease) bool {
 		(f.Role == "" || f.Role == l.Role) &&
 		(f.Identity == "" || f.Identity == l.Identity) &&
 		(f.TokenID == "" || f.TokenID == l.TokenID) &&
+		(!f.TiedOnly || l.Tied) &&
 		(f.IssuedBefore == nil || l.IssuedAt.Before(*f.IssuedBefore))
 }
 

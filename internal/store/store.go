@@ -84,6 +84,9 @@ type Reader interface {
 	FencesSince(tenant string, seq int64) ([]*Fence, error)
 	// FenceSeq is the newest fence's number in the tenant, 0 for none.
 	FenceSeq(tenant string) (int64, error)
+	// FencePending counts the leases in the fence's scope older than it that are not revoked yet,
+	// those already revoking included, and names the first of them, at most limit.
+	FencePending(f *Fence, limit int) (n int64, ids []string, err error)
 
 	// Secret reads a secret's present state without its versions' data; SecretVersion one version
 	// with its ciphertext, SecretVersions all without.

@@ -1,0 +1,42 @@
+package api
+
+// Health answers as long as the process runs.
+type Health struct {
+	Status  string `json:"status"` // "ok"
+	Version string `json:"version"`
+}
+
+// Readiness tells whether requests can be served, check by check: "ok" or why not.
+type Readiness struct {
+	Status string            `json:"status"` // "ready" or "not_ready"
+	Checks map[string]string `json:"checks"`
+}
+
+// DetailedHealth is the readiness and the state of every engine.
+type DetailedHealth struct {
+	Status        string            `json:"status"`
+	Version       string            `json:"version"`
+	Node          string            `json:"node"`
+	Epoch         int64             `json:"epoch"`
+	UptimeSeconds int64             `json:"uptime_seconds"`
+	Checks        map[string]string `json:"checks"`
+	Engines       []EngineSummary   `json:"engines"`
+}
+
+// EngineSummary is an engine's state as last known, without asking the source.
+type EngineSummary struct {
+	Engine               string `json:"engine"`
+	Status               string `json:"status"`
+	ActiveLeases         int64  `json:"active_leases"`
+	RevocationBacklog    int64  `json:"revocation_backlog"`
+	OldestOverdueSeconds int64  `json:"oldest_overdue_seconds"`
+	Residues             int64  `json:"residues"`
+}
+
+// Version names the build.
+type Version struct {
+	Version   string `json:"version"`
+	Commit    string `json:"commit"`
+	GoVersion string `json:"go_version"`
+	API       string `json:"api"` // "v1"
+}
