@@ -7,6 +7,7 @@ import (
 
 	"github.com/scaivault/scaivault/api"
 	"github.com/scaivault/scaivault/engine"
+	"github.com/scaivault/scaivault/internal/fault"
 )
 
 // DefaultTenant is the one tenant of an installation that has no others.
@@ -31,6 +32,49 @@ const (
 
 // Cached tells whether objects of this kind are part of Config, and their changes move its Rev.
 func (k Kind) Cached() bool { return k != KindToken }
+
+// NotFound is the code that tells that an object of this kind is absent.
+func (k Kind) NotFound() fault.Code {
+	switch k {
+	case KindEngine:
+		return fault.EngineNotFound
+	case KindRole:
+		return fault.RoleNotFound
+	case KindPolicy:
+		return fault.PolicyNotFound
+	case KindBinding:
+		return fault.BindingNotFound
+	case KindServiceAccount:
+		return fault.ServiceAccountNotFound
+	case KindUser:
+		return fault.IdentityNotFound
+	case KindToken:
+		return fault.TokenNotFound
+	default:
+		return fault.NotFound
+	}
+}
+
+// Exists is the code that tells that a key of this kind is taken. A kind that has none of its own
+// answers version_conflict: somebody else was first.
+func (k Kind) Exists() fault.Code {
+	switch k {
+	case KindEngine:
+		return fault.EngineExists
+	case KindRole:
+		return fault.RoleExists
+	case KindPolicy:
+		return fault.PolicyExists
+	case KindBinding:
+		return fault.BindingExists
+	case KindServiceAccount:
+		return fault.ServiceAccountExists
+	case KindToken:
+		return fault.TokenExists
+	default:
+		return fault.VersionConflict
+	}
+}
 
 // Object is one configuration document. ID is unique within tenant and kind, as Key is.
 type Object struct {
@@ -188,8 +232,8 @@ type AuditRow struct {
 	Seq    int64
 	Tenant string
 	Entry  api.AuditEntry
-	Raw    []byte // the very bytes that the MAC covers
-	MAC    []byte
+	Raw    []byte // the entry's JSON, byte for byte as it was recorded
+	MAC    []byte // over AuditMessage of this row
 }
 
 // AuditHead is where a node's kept chain begins and ends.
@@ -222,5 +266,6 @@ type AuditCount struct {
 	N       int64
 }
 
-// Chain computes the audit chain's MAC over the previous one and an entry's bytes.
-type Chain func(prev, raw []byte) []byte
+// Chain computes the audit chain's MAC over the previous one and a row's [AuditMessage]. It must
+// not keep what it is given.
+type Chain func(prev, message []byte) []byte

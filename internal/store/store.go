@@ -50,7 +50,12 @@ type Store interface {
 	Close() error
 }
 
-// Reader reads one consistent snapshot, and the writes of its own transaction.
+// AnyVersion is PutObject's ifVersion that replaces whatever is stored.
+const AnyVersion int64 = -1
+
+// Reader reads one consistent snapshot, and the writes of its own transaction. What it returns is
+// the caller's to keep and change. Reading one thing that is absent is an error of its own
+// "…_not_found" code; times are UTC, in whole microseconds.
 type Reader interface {
 	// Now is the store's clock: the machine's in the embedded store, the database's in the shared.
 	Now() time.Time
@@ -75,7 +80,8 @@ type Reader interface {
 	// Overdue tells how many leases of the engine are past their end or asked to be revoked and
 	// not dead, and since when the oldest is.
 	Overdue(engineID string, now time.Time) (n int, oldest time.Time, err error)
-	// NextDue tells for each engine when its next lease is due, and not claimed.
+	// NextDue tells for each engine when its next lease is due, and not claimed; a valid claim is
+	// due again at its Until.
 	NextDue() (map[string]time.Time, error)
 
 	// OpenFences are those whose leases are not all marked yet.
@@ -114,8 +120,9 @@ type Tx interface {
 	Reader
 
 	// PutObject creates (ID unknown) or replaces an object. With ifVersion it is refused with
-	// version_conflict unless that is the stored version (0: it must not exist). The key is
-	// unique within tenant and kind: else kind's "…_exists". It sets Version, Rev and the times.
+	// version_conflict unless that is the stored version (0: it must not exist; AnyVersion: no
+	// matter). The key is unique within tenant and kind: else kind's "…_exists". It sets Version,
+	// Rev and the times.
 	PutObject(o *Object, ifVersion int64) error
 	// UpdateObject reads, changes by fn and writes; fn gets a copy.
 	UpdateObject(tenant string, kind Kind, id string, fn func(o *Object) error) error
@@ -160,6 +167,7 @@ type Tx interface {
 
 	// Trim removes up to limit revoked leases that ended before, audit rows older than, and
 	// closed fences older than leaseBefore; it reports how many rows went. A trimmed chain keeps
-	// its head, so that it can still be verified.
+	// its head, so that it can still be verified. What left a residue or is still due stays, as
+	// does the newest fence of a tenant, whose number the next one follows.
 	Trim(leaseBefore, auditBefore time.Time, limit int) (int, error)
 }
