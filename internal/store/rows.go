@@ -27,10 +27,12 @@ const (
 	KindBinding        Kind = "binding"
 	KindServiceAccount Kind = "service_account"
 	KindUser           Kind = "user"
-	KindToken          Kind = "token" // key its id; not cached: there may be very many
+	KindToken          Kind = "token" // key "<identity>/<id>"; not cached: there may be very many
 )
 
-// Cached tells whether objects of this kind are part of Config, and their changes move its Rev.
+// Cached tells whether objects of this kind are part of Config. Their changes move its Rev, as do
+// the replacing and the removing, but not the making, of a token: so what was decided for a token
+// holds as long as the revision stands, and making one costs the others nothing.
 func (k Kind) Cached() bool { return k != KindToken }
 
 // NotFound is the code that tells that an object of this kind is absent.
