@@ -139,7 +139,7 @@ func freePort(ctx context.Context) (int, error) {
 	var lc net.ListenConfig
 	var err error
 	for range tries {
-		port := first + rand.IntN(last-first) //nolint:gosec // a port is no secret
+		port := first + rand.IntN(last-first)
 		var l net.Listener
 		if l, err = lc.Listen(ctx, "tcp", fmt.Sprintf("127.0.0.1:%d", port)); err == nil {
 			return port, l.Close()

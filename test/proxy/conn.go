@@ -71,7 +71,7 @@ func (c *conn) dial() bool {
 	}
 	c.proxy.mu.Lock()
 	defer c.proxy.mu.Unlock()
-	c.ends[answer] = server.(*net.TCPConn) //nolint:forcetypeassert // network "tcp"
+	c.ends[answer] = server.(*net.TCPConn)
 	select {
 	case <-c.broken: // by CutAll, before there was a second end to close
 		return false

@@ -181,7 +181,7 @@ func (p *Proxy) open() (err error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for range tries {
-		p.addr = fmt.Sprintf("127.0.0.1:%d", first+rand.IntN(last-first)) //nolint:gosec // a port is no secret
+		p.addr = fmt.Sprintf("127.0.0.1:%d", first+rand.IntN(last-first))
 		if err = p.listen(p.addr); err == nil {
 			return nil
 		}
@@ -209,7 +209,7 @@ func (p *Proxy) accept(l net.Listener) {
 		if err != nil {
 			continue
 		}
-		c := newConn(p, client.(*net.TCPConn)) //nolint:forcetypeassert // of a TCP listener
+		c := newConn(p, client.(*net.TCPConn))
 		p.mu.Lock()
 		p.accepted++
 		p.conns[c] = struct{}{}

@@ -4,7 +4,7 @@ import (
 	"errors"
 	"io"
 	"net"
-	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -295,7 +295,7 @@ func hearEnd(t *testing.T, conn net.Conn) {
 	t.Helper()
 	conn.SetReadDeadline(time.Now().Add(patience))
 	n, err := conn.Read(make([]byte, 100))
-	if n > 0 || err != io.EOF && !strings.Contains(err.Error(), "reset") {
+	if n > 0 || !errors.Is(err, io.EOF) && !errors.Is(err, syscall.ECONNRESET) {
 		t.Fatalf("heard %d bytes, %v, want the end", n, err)
 	}
 }

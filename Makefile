@@ -1,0 +1,83 @@
+# `make help` lists what there is. Everything a target needs is brought by
+# scripts/ into the git-ignored .cache, once.
+
+SHELL := /bin/bash
+GO ?= go
+VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
+TOOLS := .cache/tools
+EXCEPTIONS := .cache/exceptions
+
+# Packages tested at the same time: each may run several database servers.
+TEST_PACKAGES ?= 2
+# Seconds per fuzz target.
+FUZZ_SECONDS ?= 10
+
+.DEFAULT_GOAL := help
+.PHONY: help build demo test unit race crash fuzz bench lint fmt fmt-check vet vuln \
+	generate check-generated postgres tools clean
+
+help: ## This list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+build: ## The program, as bin/scaivault
+	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '-s -w -X main.version=$(VERSION)' -o bin/scaivault ./cmd/scaivault
+
+demo: build postgres ## A real PostgreSQL user made, used, renewed and killed; leaves nothing running
+	scripts/demo.sh
+
+# All checks run even when one fails (-k), so that one run shows everything.
+test: postgres tools ## Everything, with real servers: what CI runs
+	@mkdir -p .cache && : > $(EXCEPTIONS)
+	@$(MAKE) -k --no-print-directory unit fmt-check vet lint check-generated vuln; status=$$?; \
+	if [ -s $(EXCEPTIONS) ]; then echo; echo 'Declared exceptions of this run:'; sed 's/^/  /' $(EXCEPTIONS); fi; \
+	exit $$status
+
+unit: postgres ## Only go test
+	$(GO) test -count=1 -timeout 30m -p $(TEST_PACKAGES) ./...
+
+race: postgres ## The domain and the engines with the race detector
+	$(GO) test -race -count=1 -timeout 60m -p $(TEST_PACKAGES) ./internal/... ./engine/... ./client/...
+
+crash: postgres ## kill -9 under load, then nothing orphaned and nothing forgotten
+	$(GO) test -count=1 -timeout 60m -v ./test/crash
+
+fuzz: ## Every fuzz target for FUZZ_SECONDS
+	scripts/fuzz.sh $(FUZZ_SECONDS)
+
+bench: postgres ## Ratios against a direct client of PostgreSQL, in one run
+	$(GO) run ./test/load
+
+lint: tools ## golangci-lint with .golangci.yml
+	$(TOOLS)/golangci-lint run ./...
+
+fmt: ## Format the source
+	gofmt -w $$(find . -name '*.go' -not -path './.cache/*')
+
+fmt-check:
+	@unformatted=$$(gofmt -l $$(find . -name '*.go' -not -path './.cache/*')); \
+	if [ -n "$$unformatted" ]; then echo "not formatted, run make fmt:"; echo "$$unformatted"; exit 1; fi
+
+vet:
+	$(GO) vet ./...
+
+vuln: tools ## Known vulnerabilities that our code can reach
+	@mkdir -p .cache
+	scripts/vuln.sh $(EXCEPTIONS)
+
+generate: ## The files that are made from the code
+	$(GO) run ./cmd/scaivault openapi > openapi.yaml.new
+	mv openapi.yaml.new openapi.yaml
+
+check-generated: ## Fail when a generated file is stale
+	@mkdir -p .cache
+	@$(GO) run ./cmd/scaivault openapi > .cache/openapi.yaml
+	@diff -u openapi.yaml .cache/openapi.yaml || { echo 'openapi.yaml is stale: run make generate'; exit 1; }
+
+postgres: ## Bring the PostgreSQL versions that the demo and the tests use
+	@scripts/install-postgres.sh
+
+tools: ## Build the pinned linters
+	@scripts/install-tools.sh
+
+clean: ## Remove what was built; .cache keeps what was downloaded
+	rm -rf bin dist
