@@ -28,7 +28,16 @@ type Caller struct {
 	MFAVerifiedAt  *time.Time
 	Internal       bool // the server itself: no token, so no scope limits it; policies do
 	Origin         Origin
+
+	rev   int64      // the configuration's revision at which the token was found valid
+	limit *RateLimit // of the first Ask
 }
+
+// RateLimit is the state of the limit that the request counted against; nil when it met none.
+func (c *Caller) RateLimit() *RateLimit { return c.limit }
+
+// EnginesGroup is the group of all dynamic:<engine> identities.
+const EnginesGroup = "system:dynamic-engines"
 
 // Origin is where a request came from, for the audit trail and for conditions.
 type Origin struct {
@@ -70,7 +79,11 @@ const (
 	CategoryAudit        Category = "audit"
 	CategoryBatchRead    Category = "batch_read"
 	CategoryWhoAmI       Category = "whoami"
+	CategoryAuth         Category = "auth" // making and ending tokens and service accounts
 	CategorySystem       Category = "system"
+
+	// CategoryUnauthenticated counts failed authentications per address.
+	CategoryUnauthenticated Category = "unauthenticated"
 )
 
 // The scopes of tokens.
