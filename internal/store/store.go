@@ -102,8 +102,8 @@ type Reader interface {
 	// Secrets lists by path prefix (a whole number of segments, or "") after a path.
 	Secrets(tenant, prefix, after string, limit int) ([]*Secret, error)
 
-	// Audit lists entries, newest first, from before the sequence given (0: from the newest).
-	Audit(f AuditFilter, before int64, limit int) ([]*AuditRow, error)
+	// AuditEntries lists entries, newest first, from before the sequence given (0: from the newest).
+	AuditEntries(f AuditFilter, before int64, limit int) ([]*AuditRow, error)
 	// AuditChain reads a node's chain upwards from a sequence.
 	AuditChain(node string, from int64, limit int) ([]*AuditRow, error)
 	// AuditHeads are the first and last rows kept of each node's chain.

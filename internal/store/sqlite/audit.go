@@ -1,0 +1,145 @@
+package sqlite
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/scaivault/scaivault/api"
+	"github.com/scaivault/scaivault/internal/fault"
+	"github.com/scaivault/scaivault/internal/ident"
+	"github.com/scaivault/scaivault/internal/store"
+)
+
+// Audit appends the entry to this node's chain; see [store.Tx].
+func (t *tx) Audit(tenant string, e *api.AuditEntry) error {
+	chain := t.store.chain.Load()
+	if chain == nil {
+		return fault.New(fault.InternalError, "internal error").
+			Because(errors.New("write audit entry: the chain's key is not set yet"))
+	}
+	if e.ID == "" {
+		e.ID = ident.New(ident.AuditEntry)
+	}
+	if e.Timestamp.IsZero() {
+		e.Timestamp = t.Now()
+	}
+	e.Timestamp = moment(micros(e.Timestamp))
+	raw, err := json.Marshal(e)
+	if err != nil {
+		return fmt.Errorf("write audit entry: %w", err)
+	}
+	row := store.AuditRow{Node: t.node, Seq: t.state.seq + 1, Tenant: tenant, Raw: raw}
+	row.MAC = (*chain)(t.state.mac, store.AuditMessage(&row))
+	err = t.write(`INSERT INTO audit (seq, tenant, at, action, identity_id, path, success, raw, mac)
+		VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)`, row.Seq, tenant, micros(e.Timestamp),
+		e.Action, e.IdentityID, e.SecretPath, flag(e.Success), string(raw), row.MAC)
+	if err != nil {
+		return err
+	}
+	t.state.seq, t.state.mac = row.Seq, row.MAC
+	return nil
+}
+
+// rows reads entries of a condition.
+func (r *reader) rows(condition string, args ...any) ([]*store.AuditRow, error) {
+	var rows []*store.AuditRow
+	err := r.conn.eachOnce("SELECT seq, tenant, raw, mac FROM audit "+condition, args, func(scan scanFunc) error {
+		a := &store.AuditRow{Node: r.node}
+		if err := scan(&a.Seq, &a.Tenant, &a.Raw, &a.MAC); err != nil {
+			return err
+		}
+		// A row that somebody has tampered with may not decode: it is shown as it is, and the
+		// chain's verification names it.
+		_ = json.Unmarshal(a.Raw, &a.Entry)
+		rows = append(rows, a)
+		return nil
+	})
+	return rows, err
+}
+
+// AuditEntries lists entries by their time, newest first, and those of one moment by their number; see
+// [store.Reader]. Numbers follow the order of commit, which differs from the order of the times
+// only when the clock is set back.
+func (r *reader) AuditEntries(f store.AuditFilter, before int64, limit int) ([]*store.AuditRow, error) {
+	var q condition
+	q.text("tenant = ?", f.Tenant)
+	q.moment("at >= ?", f.From)
+	q.moment("at < ?", f.To)
+	q.text("action = ?", f.Action)
+	q.text("identity_id = ?", f.IdentityID)
+	q.text("path = ?", f.Path)
+	if f.Success != nil {
+		q.and("success = ?", flag(*f.Success))
+	}
+	q.text("json_extract(raw, '$.identity_type') = ?", f.IdentityType)
+	q.text("json_extract(raw, '$.source_ip') = ?", f.SourceIP)
+	q.text("json_extract(raw, '$.request_id') = ?", f.RequestID)
+	if f.PathPrefix != "" {
+		q.and("path >= ?", f.PathPrefix)
+		if end, ok := after(f.PathPrefix); ok {
+			q.and("path < ?", end)
+		}
+	}
+	if before > 0 {
+		var at int64
+		found, err := r.conn.one("SELECT at FROM audit WHERE seq >= ? ORDER BY seq LIMIT 1", []any{before}, &at)
+		if err != nil {
+			return nil, err
+		}
+		if found {
+			q.and("(at, seq) < (?, ?)", at, before)
+		}
+	}
+	index := "audit_at"
+	switch {
+	case f.IdentityID != "":
+		index = "audit_identity"
+	case f.Path != "":
+		index = "audit_path"
+	}
+	return r.rows("INDEXED BY "+index+" "+q.where()+" ORDER BY at DESC, seq DESC LIMIT ?", append(q.args, all(limit))...)
+}
+
+// AuditChain reads a node's chain upwards from a sequence, that one included.
+func (r *reader) AuditChain(node string, from int64, limit int) ([]*store.AuditRow, error) {
+	if node != r.node {
+		return nil, nil
+	}
+	return r.rows("WHERE seq >= ? ORDER BY seq LIMIT ?", from, all(limit))
+}
+
+// AuditHeads are the first and last rows kept; see [store.Reader]. A chain whose rows are all
+// trimmed begins after its end.
+func (r *reader) AuditHeads() ([]store.AuditHead, error) {
+	h := store.AuditHead{Node: r.node}
+	if _, err := r.conn.one("SELECT audit_base_seq, audit_base_mac FROM store_state", nil, &h.LastSeq, &h.Base); err != nil {
+		return nil, err
+	}
+	h.FirstSeq, h.LastMAC = h.LastSeq+1, h.Base
+	if _, err := r.conn.one("SELECT seq FROM audit ORDER BY seq LIMIT 1", nil, &h.FirstSeq); err != nil {
+		return nil, err
+	}
+	if _, err := r.conn.one("SELECT seq, mac FROM audit ORDER BY seq DESC LIMIT 1", nil, &h.LastSeq, &h.LastMAC); err != nil {
+		return nil, err
+	}
+	if h.LastSeq == 0 {
+		return nil, nil
+	}
+	return []store.AuditHead{h}, nil
+}
+
+// AuditCounts counts entries from a moment to before another.
+func (r *reader) AuditCounts(tenant string, from, to time.Time) ([]store.AuditCount, error) {
+	var counts []store.AuditCount
+	err := r.conn.each(`SELECT action, success, count(*) FROM audit INDEXED BY audit_at
+		WHERE tenant = ? AND at >= ? AND at < ? GROUP BY action, success ORDER BY action, success`,
+		[]any{tenant, micros(from), micros(to)}, func(scan scanFunc) error {
+			var c store.AuditCount
+			err := scan(&c.Action, &c.Success, &c.N)
+			counts = append(counts, c)
+			return err
+		})
+	return counts, err
+}

@@ -1,0 +1,318 @@
+package sqlite
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"runtime"
+	"runtime/debug"
+	"sync"
+	"sync/atomic"
+
+	"github.com/scaivault/scaivault/internal/fault"
+	"github.com/scaivault/scaivault/internal/store"
+)
+
+// groupLimit bounds how many functions share a transaction, and so how long the first one waits.
+const groupLimit = 256
+
+// request is one function that waits for its commit.
+type request struct {
+	fn      func(tx store.Tx) error
+	relaxed bool
+	taken   atomic.Bool // by the committer, which will answer, or by a caller that gave up
+	done    chan struct{}
+	err     error
+}
+
+// committer runs what waits, a group in one transaction. Everybody of a group is answered after
+// its commit, those with an error too: what a function saw, and failed upon, may be the write of
+// another one of the group, which is true only once it is committed.
+type committer struct {
+	store  *Store
+	conn   *conn
+	tx     *tx
+	log    *slog.Logger
+	full   bool // PRAGMA synchronous is FULL, else NORMAL
+	stale  bool // tx.state is not what the database holds
+	wake   chan struct{}
+	exited chan struct{}
+
+	mu      sync.Mutex
+	queue   []*request
+	closing bool
+}
+
+func newCommitter(s *Store, c *conn, log *slog.Logger) (*committer, error) {
+	m := &committer{store: s, conn: c, log: log, full: true,
+		wake: make(chan struct{}, 1), exited: make(chan struct{})}
+	m.tx = &tx{reader: &reader{conn: c, node: s.node, epoch: s.epoch}, store: s}
+	if err := m.load(); err != nil {
+		return nil, err
+	}
+	go m.run()
+	return m, nil
+}
+
+// write queues the request and waits for its answer. A caller that gives up takes its request
+// back, unless the committer has it: then it waits, since the outcome is real.
+func (m *committer) write(ctx context.Context, r *request) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	r.done = make(chan struct{})
+	m.mu.Lock()
+	if m.closing {
+		m.mu.Unlock()
+		return errClosed()
+	}
+	m.queue = append(m.queue, r)
+	m.mu.Unlock()
+	select {
+	case m.wake <- struct{}{}:
+	default:
+	}
+
+	select {
+	case <-r.done:
+	case <-ctx.Done():
+		if r.taken.CompareAndSwap(false, true) {
+			return ctx.Err()
+		}
+		<-r.done
+	}
+	return r.err
+}
+
+func (m *committer) run() {
+	defer close(m.exited)
+	for {
+		group, closing := m.take()
+		switch {
+		case len(group) > 0:
+			m.commit(group)
+		case closing:
+			return
+		default:
+			<-m.wake
+		}
+	}
+}
+
+// take is the next group, without those who gave up.
+func (m *committer) take() (group []*request, closing bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	n := 0
+	for _, r := range m.queue {
+		if len(group) == groupLimit {
+			break
+		}
+		n++
+		if r.taken.CompareAndSwap(false, true) {
+			group = append(group, r)
+		}
+	}
+	m.queue = m.queue[n:]
+	if len(m.queue) == 0 {
+		m.queue = nil
+	}
+	return group, m.closing
+}
+
+// stop ends the committer after what was queued before.
+func (m *committer) stop() error {
+	m.mu.Lock()
+	m.closing = true
+	m.mu.Unlock()
+	select {
+	case m.wake <- struct{}{}:
+	default:
+	}
+	<-m.exited
+	return nil
+}
+
+// commit runs a group and answers it. If the database fails, nothing of the group has happened,
+// and what is held in memory is read again before the next.
+func (m *committer) commit(group []*request) {
+	m.conn.lost = nil
+	if err := m.transact(group); err != nil {
+		m.log.Error("store: commit failed", "error", err, "writes", len(group))
+		m.stale = true
+		m.conn.c.ExecContext(context.Background(), "ROLLBACK") // fails where SQLite has done it
+		for _, r := range group {
+			r.err = unavailable(err)
+		}
+	}
+	for _, r := range group {
+		close(r.done)
+	}
+}
+
+func (m *committer) transact(group []*request) error {
+	if m.stale {
+		if err := m.load(); err != nil {
+			return err
+		}
+	}
+	if err := m.synchronous(group); err != nil {
+		return err
+	}
+	if _, err := m.conn.exec("BEGIN IMMEDIATE"); err != nil {
+		return m.conn.lost
+	}
+	t := m.tx
+	rev := t.state.rev
+	for _, r := range group {
+		r.err = t.run(r.fn)
+		if m.conn.lost != nil {
+			return m.conn.lost
+		}
+	}
+	if t.state.rev != rev {
+		if _, err := m.conn.exec("UPDATE store_state SET config_rev = ?", t.state.rev); err != nil {
+			return m.conn.lost
+		}
+	}
+	if _, err := m.conn.exec("COMMIT"); err != nil {
+		return m.conn.lost
+	}
+	if t.state.rev != rev {
+		put, gone := t.state.changes.net()
+		m.store.config.Store(m.store.config.Load().With(t.state.rev, put, gone))
+	}
+	t.state.changes = nil
+	return nil
+}
+
+// synchronous sets how the group's commit is flushed: a group that is relaxed as a whole leaves
+// its part of the WAL to the flush of the next that is not.
+func (m *committer) synchronous(group []*request) error {
+	full := false
+	for _, r := range group {
+		full = full || !r.relaxed
+	}
+	if full == m.full {
+		return nil
+	}
+	mode := "NORMAL"
+	if full {
+		mode = "FULL"
+	}
+	if _, err := m.conn.c.ExecContext(context.Background(), "PRAGMA synchronous="+mode); err != nil {
+		return fmt.Errorf("set synchronous: %w", err)
+	}
+	m.full = full
+	return nil
+}
+
+// load reads what the committer holds in memory: the configuration and the audit chain's head.
+func (m *committer) load() error {
+	st := state{}
+	if _, err := m.conn.one("SELECT config_rev, audit_base_seq, audit_base_mac FROM store_state",
+		nil, &st.rev, &st.seq, &st.mac); err != nil {
+		return m.conn.lost
+	}
+	if _, err := m.conn.one("SELECT seq, mac FROM audit ORDER BY seq DESC LIMIT 1",
+		nil, &st.seq, &st.mac); err != nil {
+		return m.conn.lost
+	}
+	all, err := m.tx.cachedObjects()
+	if err != nil {
+		return err
+	}
+	m.tx.state, m.stale = st, false
+	m.store.config.Store(store.NewConfig(st.rev, all))
+	return nil
+}
+
+// state is what a failed function's undo restores in memory, as the savepoint does on disk.
+type state struct {
+	rev     int64 // of the configuration
+	seq     int64 // of the audit chain's last entry
+	mac     []byte
+	changes changes
+}
+
+// tx is the transaction of the group, lent to one function after the other.
+type tx struct {
+	*reader
+	store *Store
+	state state
+
+	saved bool // a savepoint is open for the present function
+	moved bool // the present function has moved the configuration's revision
+}
+
+var _ store.Tx = (*tx)(nil)
+
+const (
+	savepoint  = "SAVEPOINT fn"
+	release    = "RELEASE fn"
+	rollbackTo = "ROLLBACK TO fn"
+)
+
+// run runs one function; an error or a panic of it undoes what it did and nothing else.
+func (t *tx) run(fn func(store.Tx) error) error {
+	before := t.state
+	t.saved, t.moved = false, false
+	err := protect(fn, t)
+	if err != nil {
+		t.state = before
+	}
+	if !t.saved || t.conn.lost != nil {
+		return err
+	}
+	if err != nil {
+		if _, lost := t.conn.exec(rollbackTo); lost != nil {
+			return lost
+		}
+	}
+	if _, lost := t.conn.exec(release); lost != nil {
+		return lost
+	}
+	return err
+}
+
+// protect turns a panic into an error, whose cause tells the place. A panic's value is shown only
+// if it is the runtime's: another may hold a secret.
+func protect(fn func(store.Tx) error, t *tx) (err error) {
+	defer func() {
+		p := recover()
+		if p == nil {
+			return
+		}
+		why := fmt.Sprintf("%T", p)
+		if e, ok := p.(runtime.Error); ok {
+			why = e.Error()
+		}
+		err = fault.New(fault.InternalError, "internal error").
+			Because(fmt.Errorf("panic in a transaction: %s\n%s", why, debug.Stack()))
+	}()
+	return fn(t)
+}
+
+// write runs a statement that changes something. The first of a function opens its savepoint:
+// most that fail do so before they wrote.
+func (t *tx) write(query string, args ...any) error {
+	_, err := t.change(query, args...)
+	return err
+}
+
+// change is write that tells how many rows changed.
+func (t *tx) change(query string, args ...any) (int64, error) {
+	if !t.saved {
+		if _, err := t.conn.exec(savepoint); err != nil {
+			return 0, err
+		}
+		t.saved = true
+	}
+	return t.conn.exec(query, args...)
+}
+
+// LockTenant has nothing to do: the committer runs one function at a time.
+func (t *tx) LockTenant(string, bool) error { return nil }
+
+// ConfigRev is the revision as this transaction leaves it so far.
+func (t *tx) ConfigRev() int64 { return t.state.rev }
