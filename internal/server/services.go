@@ -1,0 +1,5 @@
+package server
+
+// Services is what the operations call. Each field is served by the table of its area.
+type Services struct {
+}

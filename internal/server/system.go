@@ -1,0 +1,97 @@
+package server
+
+import (
+	"context"
+	"net/http"
+	"runtime"
+	"time"
+
+	"github.com/scaivault/scaivault/api"
+	"github.com/scaivault/scaivault/internal/access"
+)
+
+// System is what the server tells about itself and the node it runs on.
+type System struct {
+	Version, Commit string
+	Node            string
+	Epoch           int64
+	// Checks are asked when readiness is: nil when well, else a constant text without a secret.
+	Checks map[string]func(ctx context.Context) error
+	// Inspect admits a caller to the detailed state, through the door.
+	Inspect func(ctx context.Context, c *access.Caller) error
+	// Engines are the states of all engines as last known; nil where there are none.
+	Engines func(ctx context.Context, c *access.Caller) ([]api.EngineSummary, error)
+}
+
+// checkTimeout bounds all checks of readiness together.
+const checkTimeout = 2 * time.Second
+
+func (s *Server) systemRoutes() []route {
+	return []route{
+		get("/health", "Tell that the process runs.", s.health).open().always(),
+		get("/health/ready", "Tell whether requests can be served, check by check; 503 when not.", s.ready).
+			open().always().or(http.StatusServiceUnavailable),
+		get("/health/detailed", "Tell the state of the node and of every engine.", s.detailed).needs(access.ScopeAdmin),
+		get("/version", "Name the build.", s.version).open().always(),
+		raw("/openapi.yaml", "application/yaml", "This contract in OpenAPI 3.1.", s.openapi),
+	}
+}
+
+func (s *Server) health(*call) (*api.Health, error) {
+	return &api.Health{Status: "ok", Version: s.system.Version}, nil
+}
+
+func (s *Server) ready(c *call) (*api.Readiness, error) {
+	checks, ok := s.check(c.ctx)
+	if !ok {
+		c.status = http.StatusServiceUnavailable
+		return &api.Readiness{Status: "not_ready", Checks: checks}, nil
+	}
+	return &api.Readiness{Status: "ready", Checks: checks}, nil
+}
+
+// check asks every check of the node.
+func (s *Server) check(ctx context.Context) (map[string]string, bool) {
+	ctx, cancel := context.WithTimeout(ctx, checkTimeout)
+	defer cancel()
+	checks, ok := make(map[string]string, len(s.system.Checks)+1), true
+	for name, check := range s.system.Checks {
+		checks[name] = "ok"
+		if err := check(ctx); err != nil {
+			s.logger.Warn("check failed", "check", name, "error", err)
+			checks[name], ok = "failed: see the log of the server", false
+		}
+	}
+	if s.isStopping() {
+		checks["server"], ok = "stopping", false
+	}
+	return checks, ok
+}
+
+func (s *Server) detailed(c *call) (*api.DetailedHealth, error) {
+	if err := s.system.Inspect(c.ctx, c.caller); err != nil {
+		return nil, err
+	}
+	checks, ok := s.check(c.ctx)
+	status := "ready"
+	if !ok {
+		status = "not_ready"
+	}
+	engines := []api.EngineSummary{}
+	if s.system.Engines != nil {
+		var err error
+		if engines, err = s.system.Engines(c.ctx, c.caller); err != nil {
+			return nil, err
+		}
+	}
+	return &api.DetailedHealth{
+		Status: status, Version: s.system.Version, Node: s.system.Node, Epoch: s.system.Epoch,
+		UptimeSeconds: int64(time.Since(s.started).Seconds()), Checks: checks, Engines: engines,
+	}, nil
+}
+
+func (s *Server) version(*call) (*api.Version, error) {
+	return &api.Version{Version: s.system.Version, Commit: s.system.Commit, GoVersion: runtime.Version(), API: "v1"}, nil
+}
+
+func (s *Server) openapi(*call) ([]byte, error) { return OpenAPI() }
