@@ -189,4 +189,3 @@ func shown(path string) string {
 func (c *Caller) HasScope(scope string) bool {
 	return c.Internal || slices.Contains(c.Scopes, scope) || slices.Contains(c.Scopes, ScopeAdmin)
 }
-
