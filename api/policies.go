@@ -9,6 +9,9 @@ import (
 // PolicyRule allows permissions on a path pattern under conditions.
 type PolicyRule = policy.Rule
 
+// Permission is a right on a path.
+type Permission = policy.Permission
+
 // PolicyRequest creates or replaces a policy.
 type PolicyRequest struct {
 	Name        string       `json:"name"`
