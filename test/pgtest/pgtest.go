@@ -86,7 +86,7 @@ func Start(t TB, major int, options ...Option) *Server {
 // shared holds the servers of this process that many tests use together. It is
 // the one variable of the package: a test binary has no other place to keep
 // what outlives a test.
-var shared struct { //nolint:gochecknoglobals // lives as long as the test process, see above
+var shared struct {
 	sync.Mutex
 	servers map[int]*Server
 }
