@@ -187,7 +187,7 @@ func TestCovers(t *testing.T) {
 		{"condition added", `[{"path_pattern":"a","permissions":["read"]}]`, `[{"path_pattern":"a","permissions":["read"],"conditions":{"require_mfa":true}}]`, true},
 		{"condition kept", `[{"path_pattern":"a","permissions":["read"],"conditions":{"require_mfa":true}}]`, `[{"path_pattern":"a","permissions":["read"],"conditions":{"require_mfa":true,"ip_ranges":["10.0.0.0/8"]}}]`, true},
 		{"range narrowed", `[{"path_pattern":"a","permissions":["read"],"conditions":{"ip_ranges":["10.0.0.0/8","192.0.2.0/24"]}}]`, `[{"path_pattern":"a","permissions":["read"],"conditions":{"ip_ranges":["10.1.0.0/16","192.0.2.7"]}}]`, true},
-		{"range widened", `[{"path_pattern":"a","permissions":["read"],"conditions":{"ip_ranges":["10.1.0.0/16"]}}]`, `[{"path_pattern":"a","permissions":["read"],"conditions":{"ip_ranges":["10.0.0.0/8"]}}]`, false},
+		{"range widened", `[{"path_pattern":"a","permissions":["read"],"conditions":{"ip_ranges":["10.0.0.0/16"]}}]`, `[{"path_pattern":"a","permissions":["read"],"conditions":{"ip_ranges":["10.0.0.0/8"]}}]`, false},
 		{"range added", `[{"path_pattern":"a","permissions":["read"],"conditions":{"ip_ranges":["10.1.0.0/16"]}}]`, `[{"path_pattern":"a","permissions":["read"],"conditions":{"ip_ranges":["10.1.0.0/16","11.0.0.0/8"]}}]`, false},
 		{"range dropped", `[{"path_pattern":"a","permissions":["read"],"conditions":{"ip_ranges":["10.1.0.0/16"]}}]`, `[{"path_pattern":"a","permissions":["read"]}]`, false},
 		{"window narrowed", `[{"path_pattern":"a","permissions":["read"],"conditions":{"time_windows":[{"start":"08:00","end":"18:00"}]}}]`, `[{"path_pattern":"a","permissions":["read"],"conditions":{"time_windows":[{"days":["mon"],"start":"09:00","end":"18:00"}]}}]`, true},
