@@ -5,7 +5,6 @@ import (
 	"time"
 
 	"github.com/scaivault/scaivault/internal/fault"
-	"github.com/scaivault/scaivault/internal/ident"
 	"github.com/scaivault/scaivault/internal/store"
 )
 
@@ -28,7 +27,7 @@ func (d *Door) Authenticate(ctx context.Context, bearer, tenant string, o Origin
 		err = k.alive(time.Now())
 	}
 	if err == nil && tenant != "" && tenant != k.caller.Tenant {
-		err = foreignTenant(tenant)
+		err = fault.New(fault.TenantNotFound, "find the tenant: there is none of this id that you may see")
 	}
 	if err != nil {
 		return nil, d.unauthenticated(k, o, err)
@@ -147,8 +146,11 @@ func (d *Door) recheck(ctx context.Context, c *Caller, cfg *store.Config) error 
 	if err != nil {
 		return err
 	}
+	if err := k.alive(now); err != nil {
+		return err
+	}
 	c.rev = k.rev
-	return k.alive(now)
+	return nil
 }
 
 // unauthenticated counts and notes a refusal without an identity. Beyond the address's limit the
@@ -167,13 +169,6 @@ func (d *Door) unauthenticated(k *known, o Origin, err error) error {
 	}
 	d.refusals.note(o, tenant, identity, code)
 	return err
-}
-
-func foreignTenant(tenant string) error {
-	if !ident.Valid(ident.Tenant, tenant) && tenant != store.DefaultTenant {
-		return fault.New(fault.TenantNotFound, "find the tenant: there is none of this id")
-	}
-	return fault.New(fault.TenantNotFound, "find the tenant: there is none of this id that you may see")
 }
 
 func invalidToken() error {
