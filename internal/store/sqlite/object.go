@@ -112,10 +112,11 @@ func (t *tx) UpdateObject(tenant string, kind store.Kind, id string, fn func(o *
 	if err != nil {
 		return err
 	}
-	next := o.Clone()
-	if err := fn(next); err != nil {
+	edited := o.Clone()
+	if err := fn(edited); err != nil {
 		return err
 	}
+	next := edited.Clone()
 	next.Tenant, next.Kind, next.ID, next.CreatedAt = tenant, kind, id, o.CreatedAt
 	next.Doc = slices.Clone(next.Doc)
 	next.Version, next.UpdatedAt = o.Version+1, t.Now()
