@@ -1,0 +1,369 @@
+package lease
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"time"
+
+	"github.com/scaivault/scaivault/api"
+	"github.com/scaivault/scaivault/engine"
+	"github.com/scaivault/scaivault/internal/access"
+	"github.com/scaivault/scaivault/internal/fault"
+	"github.com/scaivault/scaivault/internal/ident"
+	"github.com/scaivault/scaivault/internal/source"
+	"github.com/scaivault/scaivault/internal/store"
+)
+
+// namesTried is how many names are drawn before a source that knows them all is an error.
+const namesTried = 3
+
+// errReplan undoes an intent whose plan was made for a role or engine that has changed since.
+var errReplan = fault.New(fault.VersionConflict, "the role changed while the credential was planned")
+
+// Issue makes a credential: its lease is durable before the source is touched (law L1), and
+// confirmed before the answer. params are the engine's own fields of the request.
+//
+// Once the intent is durable the caller's going away stops nothing: the credential is made and
+// confirmed, and it is for whoever could not deliver it to call Undelivered.
+func (m *Manager) Issue(ctx context.Context, c *access.Caller, engineName, roleName string, req api.CredsRequest, params json.RawMessage) (*api.Credential, error) {
+	pass, err := m.door.Admit(ctx, c, access.Ask{
+		Action: "dynamic_generate", Category: access.CategoryGenerate,
+		Any:   []access.Right{{Scope: access.ScopeDynamicGenerate, Permission: "dynamic:generate", Path: "dynamic/" + engineName + "/" + roleName}},
+		Extra: map[string]any{"engine": engineName, "role": roleName},
+	})
+	if err != nil {
+		return nil, err
+	}
+	return m.issue(ctx, pass, engineName, roleName, req, params)
+}
+
+// issuance is one credential on its way.
+type issuance struct {
+	pass   *access.Pass
+	engine *source.Engine
+	role   *source.Role
+	handle *source.Handle
+	params json.RawMessage
+	lease  *store.Lease
+	plan   *engine.Plan
+}
+
+func (m *Manager) issue(ctx context.Context, pass *access.Pass, engineName, roleName string, req api.CredsRequest, params json.RawMessage) (*api.Credential, error) {
+	for {
+		i, err := m.prepare(ctx, pass, engineName, roleName, req, params)
+		if err != nil {
+			return nil, pass.Record(ctx, err)
+		}
+		err = m.carry(ctx, i)
+		i.handle.Release()
+		switch {
+		case err == errReplan: //nolint:errorlint // the very value: another version_conflict is the caller's
+			continue
+		case err != nil:
+			return nil, err
+		}
+		m.metrics.Issued(engineName, roleName)
+		return credential(i), nil
+	}
+}
+
+// prepare finds engine, role and source, and plans the credential. It changes nothing.
+func (m *Manager) prepare(ctx context.Context, pass *access.Pass, engineName, roleName string, req api.CredsRequest, params json.RawMessage) (*issuance, error) {
+	c, cfg := pass.Caller(), m.store.Config()
+	e, err := m.sources.Engine(cfg, c.Tenant, engineName)
+	if err != nil {
+		return nil, err
+	}
+	if err := e.Issues(); err != nil {
+		return nil, err
+	}
+	role, err := m.sources.Role(cfg, e, roleName)
+	if err != nil {
+		return nil, err
+	}
+	now := time.Now().UTC().Truncate(time.Microsecond)
+	life, longest := role.DefaultTTL, role.MaxTTL
+	if role.TieToToken && c.TokenExpiresAt != nil {
+		longest = min(longest, c.TokenExpiresAt.Sub(now))
+		life = min(life, longest)
+	}
+	if req.TTL != nil {
+		life = time.Duration(*req.TTL)
+	}
+	if life > longest {
+		return nil, fault.New(fault.InvalidDuration, "a ttl of %s is more than role %s/%s allows, which is %s", api.Duration(life), engineName, roleName, api.Duration(longest)).
+			With("max_ttl", api.Duration(longest).String())
+	}
+	handle, err := m.sources.Acquire(ctx, e)
+	if err != nil {
+		return nil, source.Fault(engineName, err)
+	}
+	i := &issuance{pass: pass, engine: e, role: role, handle: handle, params: params}
+	i.lease = &store.Lease{
+		ID: ident.New("lease"), Tenant: c.Tenant, EngineID: e.ID, Engine: e.Name, Role: role.Name,
+		Identity: c.Identity, TokenID: c.TokenID, Tied: role.TieToToken,
+		Status: api.LeaseIssuing, Renewable: role.Renewable, SourceID: handle.SourceID(), Metadata: req.Metadata,
+		IssuedAt: now, ExpiresAt: now.Add(life), MaxExpiresAt: now.Add(longest),
+		Node: m.store.Node(), Epoch: m.store.Epoch(),
+	}
+	if err := m.plan(ctx, i); err != nil {
+		handle.Release()
+		return nil, err
+	}
+	return i, nil
+}
+
+// plan names the credential and puts the name into the lease.
+func (m *Manager) plan(ctx context.Context, i *issuance) error {
+	plan, err := i.handle.Plan(ctx, engine.PlanRequest{LeaseID: i.lease.ID, RoleName: i.role.Name, Role: i.role.Spec,
+		ExpiresAt: i.lease.ExpiresAt, Params: i.params})
+	if err != nil {
+		return source.Fault(i.engine.Name, err)
+	}
+	plan.Deadline = time.Now().UTC().Truncate(time.Microsecond).Add(i.engine.Config.OperationTimeout)
+	i.plan = plan
+	i.lease.Username, i.lease.Recipe, i.lease.Deadline = plan.Username, plan.Recipe, plan.Deadline
+	due := plan.Deadline.Add(grace)
+	i.lease.DueAt = &due
+	return nil
+}
+
+// carry takes a planned credential through intent, source and confirmation.
+func (m *Manager) carry(ctx context.Context, i *issuance) error {
+	begun := time.Now()
+	if err := m.intend(ctx, i); err != nil {
+		return err
+	}
+	m.metrics.IssueStep(i.engine.Name, "intent", time.Since(begun))
+
+	begun, ctx = time.Now(), context.WithoutCancel(ctx)
+	recipe, err := m.atSource(ctx, i)
+	if err != nil {
+		return m.failed(ctx, i, err)
+	}
+	m.metrics.IssueStep(i.engine.Name, "issue", time.Since(begun))
+
+	begun = time.Now()
+	if err := m.confirm(ctx, i, recipe); err != nil {
+		return err
+	}
+	m.metrics.IssueStep(i.engine.Name, "confirm", time.Since(begun))
+	return nil
+}
+
+// intend makes the lease durable, with the entry that it was asked for.
+func (m *Manager) intend(ctx context.Context, i *issuance) error {
+	for range namesTried {
+		err := i.pass.Write(ctx, func(tx store.Tx, cfg *store.Config) error {
+			if err := tx.LockTenant(i.lease.Tenant, false); err != nil {
+				return err
+			}
+			if !current(cfg, i) {
+				return errReplan
+			}
+			if err := quota(tx, i); err != nil {
+				return err
+			}
+			var err error
+			if i.lease.FenceSeq, err = tx.FenceSeq(i.lease.Tenant); err != nil {
+				return err
+			}
+			i.pass.Set("lease_id", i.lease.ID)
+			i.pass.Set("username", i.lease.Username)
+			i.pass.Set("ttl_seconds", int64(i.lease.ExpiresAt.Sub(i.lease.IssuedAt)/time.Second))
+			i.pass.Set("outcome", "requested")
+			return tx.InsertLease(i.lease)
+		})
+		if !errors.Is(err, store.ErrUsernameTaken) {
+			m.due(*i.lease.DueAt)
+			return err
+		}
+		if err := m.plan(ctx, i); err != nil {
+			return i.pass.Record(ctx, err)
+		}
+	}
+	return i.pass.Record(ctx, fault.New(fault.InternalError, "no free name was found for the credential"))
+}
+
+// current tells whether the plan was made for what the configuration now says.
+func current(cfg *store.Config, i *issuance) bool {
+	e := cfg.Object(i.lease.Tenant, store.KindEngine, i.engine.ID)
+	r := cfg.Object(i.lease.Tenant, store.KindRole, i.role.ID)
+	return e != nil && r != nil && e.Version == i.engine.Version && r.Version == i.role.Version
+}
+
+// quota refuses what the engine's or the role's max_leases does not allow.
+func quota(tx store.Tx, i *issuance) error {
+	for _, q := range []struct {
+		role string
+		most int64
+	}{{"", i.engine.MaxLeases()}, {i.role.Name, i.role.MaxLeases}} {
+		if q.most == 0 {
+			continue
+		}
+		n, err := source.Living(tx, i.engine.ID, q.role)
+		if err != nil {
+			return err
+		}
+		if n >= q.most {
+			return fault.New(fault.LeaseQuotaExceeded, "%d leases live, which is all that max_leases allows: revoke some or raise it", n).With("max_leases", q.most)
+		}
+	}
+	return nil
+}
+
+// atSource makes the account. A name that the source already knows is left alone (law L11): a new
+// one is drawn, and is durable before it is tried.
+func (m *Manager) atSource(ctx context.Context, i *issuance) (engine.Recipe, error) {
+	for tried := 1; ; tried++ {
+		bounded, cancel := context.WithDeadline(ctx, i.plan.Deadline)
+		recipe, err := i.handle.Issue(bounded, i.plan)
+		cancel()
+		if kind(err) != engine.NameTaken || tried == namesTried {
+			return recipe, err
+		}
+		m.log.Warn("a drawn name exists at the source, drawing another", "engine", i.engine.Name, "lease_id", i.lease.ID)
+		if err := m.rename(ctx, i); err != nil {
+			return nil, err
+		}
+	}
+}
+
+func (m *Manager) rename(ctx context.Context, i *issuance) error {
+	if err := m.plan(ctx, i); err != nil {
+		return err
+	}
+	return m.store.Write(ctx, func(tx store.Tx) error {
+		_, err := tx.UpdateLease(i.lease.ID, func(l *store.Lease) error {
+			if l.Status != api.LeaseIssuing {
+				return fault.New(fault.LeaseRevoked, "the lease was revoked while it was being issued")
+			}
+			l.Username, l.Recipe, l.Deadline, l.DueAt = i.lease.Username, i.lease.Recipe, i.lease.Deadline, i.lease.DueAt
+			return nil
+		})
+		return err
+	})
+}
+
+// confirm makes the lease active and writes the outcome. A fence newer than the intent, or a
+// revocation that already marked the row, withholds the credential (law L5).
+func (m *Manager) confirm(ctx context.Context, i *issuance, recipe engine.Recipe) error {
+	withheld := false
+	err := m.store.WriteRelaxed(ctx, func(tx store.Tx) error {
+		withheld = false
+		fences, err := tx.FencesSince(i.lease.Tenant, i.lease.FenceSeq)
+		if err != nil {
+			return err
+		}
+		l, err := tx.UpdateLease(i.lease.ID, func(l *store.Lease) error {
+			l.Recipe, l.Deadline = recipe, time.Time{} // the source has answered: nothing comes late
+			switch l.Status {
+			case api.LeaseIssuing, api.LeaseActive: // active: a recovery was faster
+				l.Status, l.Unconfirmed = api.LeaseActive, false
+				due := l.ExpiresAt
+				l.DueAt = &due
+				applyFences(l, fences, tx.Now())
+			case api.LeaseRevoking:
+				now := tx.Now()
+				l.DueAt = &now
+			}
+			return nil
+		})
+		if err != nil {
+			return err
+		}
+		extra := outcome(l, "issued")
+		if withheld = l.Status != api.LeaseActive; withheld {
+			extra["outcome"] = "withheld"
+		}
+		return tx.Audit(l.Tenant, i.pass.Entry(!withheld, extra))
+	})
+	switch {
+	case err != nil:
+		// The store is lost between intent and confirmation. The row leads to the account; what
+		// can be done now is not to leave it usable until the row is looked at.
+		m.undo(ctx, i, recipe)
+		return err
+	case withheld:
+		m.Kick()
+		return fault.New(fault.LeaseRevoked, "the lease was revoked while it was being issued")
+	}
+	m.due(i.lease.ExpiresAt)
+	return nil
+}
+
+// failed writes down what an unsuccessful attempt left. Nothing is left but after Uncertain, when
+// the row stays as it is until its deadline has passed and the source was looked at.
+func (m *Manager) failed(ctx context.Context, i *issuance, cause error) error {
+	reason := source.Fault(i.engine.Name, cause)
+	if k := kind(cause); k == engine.Unreachable || k == engine.Uncertain {
+		m.sources.Observe(i.engine, false)
+	}
+	err := m.store.WriteRelaxed(ctx, func(tx store.Tx) error {
+		l, err := tx.UpdateLease(i.lease.ID, func(l *store.Lease) error {
+			if kind(cause) == engine.Uncertain {
+				return nil
+			}
+			l.Deadline = time.Time{}
+			switch l.Status {
+			case api.LeaseIssuing:
+				end(l, tx.Now(), api.ReasonIssueFailed)
+				l.Revocation.LastError = reason.Message
+			case api.LeaseRevoking:
+				now := tx.Now()
+				l.DueAt = &now
+			}
+			return nil
+		})
+		if err != nil {
+			return err
+		}
+		extra := outcome(l, "failed")
+		extra["error"] = string(reason.Code)
+		return tx.Audit(l.Tenant, i.pass.Entry(false, extra))
+	})
+	if err != nil {
+		m.log.Error("a failed issuance could not be written down, recovery will", "lease_id", i.lease.ID, "error", err)
+	}
+	return reason
+}
+
+// undo kills an account that could not be confirmed. Best effort: its row leads to it.
+func (m *Manager) undo(ctx context.Context, i *issuance, recipe engine.Recipe) {
+	ctx, cancel := context.WithTimeout(ctx, i.engine.Config.OperationTimeout)
+	defer cancel()
+	if _, err := i.handle.Revoke(ctx, recipe); err != nil {
+		m.log.Warn("an unconfirmed account could not be undone, its lease will be looked at", "lease_id", i.lease.ID, "reason", source.Reason(err))
+	}
+}
+
+// Undelivered revokes a credential whose answer could not begin: nobody holds it.
+func (m *Manager) Undelivered(ctx context.Context, tenant, leaseID string) {
+	err := m.store.Write(context.WithoutCancel(ctx), func(tx store.Tx) error {
+		l, err := tx.UpdateLease(leaseID, func(l *store.Lease) error {
+			if l.Status == api.LeaseActive {
+				ask(l, api.ReasonUndelivered, Identity, tx.Now())
+			}
+			return nil
+		})
+		if err != nil {
+			return err
+		}
+		return tx.Audit(tenant, entry(l, "dynamic_revoke", true, map[string]any{"reason": api.ReasonUndelivered, "outcome": "requested"}))
+	})
+	if err != nil {
+		m.log.Error("an undelivered credential could not be revoked, it lives to its end", "lease_id", leaseID, "error", err)
+		return
+	}
+	m.Kick()
+}
+
+// kind is the kind of an engine's error, 0 for any other.
+func kind(err error) engine.Kind {
+	var e *engine.Error
+	if errors.As(err, &e) {
+		return e.Kind
+	}
+	return 0
+}

@@ -1,0 +1,200 @@
+package lease
+
+import (
+	"context"
+	"encoding/json"
+	"slices"
+	"time"
+
+	"github.com/scaivault/scaivault/api"
+	"github.com/scaivault/scaivault/engine"
+	"github.com/scaivault/scaivault/internal/access"
+	"github.com/scaivault/scaivault/internal/fault"
+	"github.com/scaivault/scaivault/internal/source"
+	"github.com/scaivault/scaivault/internal/store"
+)
+
+// orphanAge is how long an account must have been seen without a lease before it is removed: two
+// runs at least this far apart.
+const orphanAge = 10 * time.Minute
+
+// Reconcile compares the accounts of ours at the source with the leases of the whole store, every
+// engine and every tenant. It reports; only without dryRun, and only what two runs orphanAge apart
+// have seen, is removed, and never a name that any lease bears (law L11).
+func (m *Manager) Reconcile(ctx context.Context, c *access.Caller, engineName string, dryRun bool) (*api.ReconcileResult, error) {
+	pass, err := m.door.Admit(ctx, c, access.Ask{Action: "dynamic_engine_update", Category: access.CategoryDynamicAdmin, Path: "dynamic/" + engineName,
+		Any:   []access.Right{{Scope: access.ScopeDynamicManage, Permission: "dynamic:manage", Path: "dynamic/" + engineName}},
+		Extra: map[string]any{"engine": engineName, "reconcile": true, "dry_run": dryRun}})
+	if err != nil {
+		return nil, err
+	}
+	result, err := m.reconcile(ctx, pass, engineName, dryRun)
+	if err == nil {
+		pass.Set("orphans", result.Orphans)
+		pass.Set("removed", result.Removed)
+	}
+	if err := pass.Record(ctx, err); err != nil {
+		return nil, err
+	}
+	return result, nil
+}
+
+func (m *Manager) reconcile(ctx context.Context, pass *access.Pass, engineName string, dryRun bool) (*api.ReconcileResult, error) {
+	e, err := m.sources.Engine(m.store.Config(), pass.Caller().Tenant, engineName)
+	if err != nil {
+		return nil, err
+	}
+	h, err := m.sources.Acquire(ctx, e)
+	if err != nil {
+		return nil, source.Fault(engineName, err)
+	}
+	defer h.Release()
+	lister, ok := h.Engine.(engine.Lister)
+	if !ok {
+		return nil, fault.New(fault.InvalidConfig, "an engine of this type cannot list its accounts, so there is nothing to reconcile")
+	}
+	accounts, err := lister.List(ctx)
+	if err != nil {
+		return nil, source.Fault(engineName, err)
+	}
+	result := &api.ReconcileResult{Engine: engineName, DryRun: dryRun, Accounts: len(accounts),
+		Orphans: []string{}, Removed: []string{}, Pending: []string{}, Missing: []string{}, Residues: []string{}}
+	orphans, err := m.orphans(ctx, e, accounts, result)
+	if err != nil {
+		return nil, err
+	}
+	old, err := m.remember(ctx, e, orphans)
+	if err != nil {
+		return nil, err
+	}
+	for _, a := range orphans {
+		result.Orphans = append(result.Orphans, a.Username)
+		switch {
+		case !old[a.Username]:
+			result.Pending = append(result.Pending, a.Username)
+		case !dryRun:
+			if _, err := h.Revoke(ctx, a.Recipe); err != nil {
+				return nil, source.Fault(engineName, err)
+			}
+			m.log.Warn("an account that no lease bears was removed", "engine", engineName, "username", a.Username)
+			m.metrics.Revocation(engineName, api.ReasonReconciled, "revoked")
+			result.Removed = append(result.Removed, a.Username)
+		}
+	}
+	return result, nil
+}
+
+// orphans are the accounts that no lease bears. It notes in the result which active leases have no
+// account, and has accounts whose lease is closed looked at again.
+func (m *Manager) orphans(ctx context.Context, e *source.Engine, accounts []engine.Account, result *api.ReconcileResult) ([]engine.Account, error) {
+	names := make([]string, len(accounts))
+	for k, a := range accounts {
+		names[k] = a.Username
+	}
+	var borne map[string]*store.Lease
+	var missing, residues []string
+	err := m.store.Read(ctx, func(r store.Reader) (err error) {
+		if borne, err = r.LeasesByUsername(names); err != nil {
+			return err
+		}
+		missing, err = usernames(r, store.LeaseFilter{Tenant: e.Tenant, EngineID: e.ID, Status: api.LeaseActive}, func(l *store.Lease) bool {
+			return borne[l.Username] == nil && l.ExpiresAt.After(r.Now())
+		})
+		if err != nil {
+			return err
+		}
+		residues, err = usernames(r, store.LeaseFilter{Tenant: e.Tenant, EngineID: e.ID, Residue: true}, func(*store.Lease) bool { return true })
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	result.Missing = append(result.Missing, missing...)
+	result.Residues = append(result.Residues, residues...)
+	var orphans []engine.Account
+	for _, a := range accounts {
+		l := borne[a.Username]
+		switch {
+		case l == nil:
+			orphans = append(orphans, a)
+		case l.Status == api.LeaseRevoked && l.DueAt == nil:
+			if err := m.lookAgain(ctx, l.ID); err != nil {
+				return nil, err
+			}
+		}
+	}
+	slices.SortFunc(orphans, func(a, b engine.Account) int {
+		if a.Username < b.Username {
+			return -1
+		}
+		return 1
+	})
+	return orphans, nil
+}
+
+// lookAgain has a closed lease's account looked at now: it exists, so it is killed again.
+func (m *Manager) lookAgain(ctx context.Context, id string) error {
+	_, err := m.update(ctx, id, func(tx store.Tx, l *store.Lease) error {
+		if l.Status == api.LeaseRevoked && l.DueAt == nil {
+			now := tx.Now()
+			l.DueAt, l.LateLooks = &now, max(l.LateLooks, 1)
+		}
+		return nil
+	})
+	m.Kick()
+	return err
+}
+
+// remember keeps when each orphan of the engine was first seen, and tells which were seen at least
+// orphanAge ago. What is no orphan any more is forgotten.
+func (m *Manager) remember(ctx context.Context, e *source.Engine, orphans []engine.Account) (old map[string]bool, err error) {
+	key := "orphans/" + e.ID
+	err = m.store.Write(ctx, func(tx store.Tx) error {
+		raw, err := tx.Meta(key)
+		if err != nil {
+			return err
+		}
+		before, first := map[string]time.Time{}, map[string]time.Time{}
+		if len(raw) > 0 {
+			if err := json.Unmarshal(raw, &before); err != nil {
+				return err
+			}
+		}
+		old = map[string]bool{}
+		now := tx.Now()
+		for _, a := range orphans {
+			seen, ok := before[a.Username]
+			if !ok {
+				seen = now
+			}
+			first[a.Username] = seen
+			old[a.Username] = now.Sub(seen) >= orphanAge
+		}
+		if raw, err = json.Marshal(first); err != nil {
+			return err
+		}
+		return tx.PutMeta(key, raw)
+	})
+	return old, err
+}
+
+// usernames collects from all leases of a filter.
+func usernames(r store.Reader, f store.LeaseFilter, want func(*store.Lease) bool) ([]string, error) {
+	const chunk = 1000
+	var names []string
+	for before := ""; ; {
+		rows, err := r.Leases(f, before, chunk)
+		if err != nil {
+			return nil, err
+		}
+		for _, l := range rows {
+			if want(l) {
+				names = append(names, l.Username)
+			}
+			before = l.ID
+		}
+		if len(rows) < chunk {
+			return names, nil
+		}
+	}
+}

@@ -1,0 +1,115 @@
+package source
+
+import (
+	"context"
+	"time"
+
+	"github.com/scaivault/scaivault/api"
+	"github.com/scaivault/scaivault/internal/access"
+	"github.com/scaivault/scaivault/internal/store"
+)
+
+// Health looks at the source now. A source that does not answer is a healthy answer to give: what
+// is wrong stands in it.
+func (s *Service) Health(ctx context.Context, c *access.Caller, name string) (*api.EngineHealth, error) {
+	pass, err := s.door.Admit(ctx, c, access.Ask{Action: "read", Category: access.CategoryDynamicAdmin,
+		Any: []access.Right{read(name, "")}, Extra: map[string]any{"health": true}})
+	if err != nil {
+		return nil, err
+	}
+	e, err := s.Engine(s.store.Config(), c.Tenant, name)
+	if err != nil {
+		return nil, pass.Record(ctx, err)
+	}
+	out := &api.EngineHealth{Engine: name, CheckedAt: time.Now().UTC(), TLS: "none", MissingGrants: []string{}, Warnings: []string{}}
+	s.look(ctx, e, out)
+	err = s.store.Read(ctx, func(r store.Reader) error { return overdue(r, e, out) })
+	if err := pass.Record(ctx, err); err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+// look asks the source.
+func (s *Service) look(ctx context.Context, e *Engine, out *api.EngineHealth) {
+	fail := func(status, why string) {
+		out.Status, out.Error = status, &why
+	}
+	ctx, cancel := context.WithTimeout(ctx, e.Config.ConnectTimeout+e.Config.OperationTimeout)
+	defer cancel()
+	h, err := s.Acquire(ctx, e)
+	if err != nil {
+		status := api.EngineMisconfigured
+		if f := Fault(e.Name, err); f.RetryAfter > 0 {
+			status = api.EngineUnreachable
+		}
+		fail(status, Reason(err))
+		return
+	}
+	defer h.Release()
+	found := h.Check(ctx)
+	out.Status, out.LatencyMS, out.TLS = found.Status, found.Latency.Milliseconds(), found.TLS
+	out.ClockOffsetMS = found.ClockOffset.Milliseconds()
+	out.MissingGrants = append(out.MissingGrants, found.MissingGrants...)
+	out.Warnings = append(out.Warnings, found.Warnings...)
+	s.Observe(e, found.Status != api.EngineUnreachable)
+	if found.Error != "" {
+		fail(found.Status, found.Error)
+	}
+	if problem := s.problem(e); problem != "" {
+		fail(api.EngineMisconfigured, problem)
+	}
+	if id := h.SourceID(); id != e.doc.SourceID && !e.Accepts(id, e.doc.SourceID) {
+		fail(api.EngineMisconfigured, "another server: the engine reaches one that its leases were not made on; restore the former, or state with accept-source that this is right")
+	}
+}
+
+// problem is why the newest root secret is not in use.
+func (s *Service) problem(e *Engine) string {
+	l := s.liveOf(e)
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.problem
+}
+
+// overdue fills in how far revocation is behind, and what residues there are (at most 1,000).
+func overdue(r store.Reader, e *Engine, out *api.EngineHealth) error {
+	now := r.Now()
+	n, oldest, err := r.Overdue(e.ID, now)
+	if err != nil {
+		return err
+	}
+	out.RevocationBacklog = int64(n)
+	if n > 0 {
+		out.OldestOverdueSeconds = int64(now.Sub(oldest) / time.Second)
+	}
+	residues, err := r.Leases(store.LeaseFilter{Tenant: e.Tenant, EngineID: e.ID, Residue: true}, "", 1000)
+	out.Residues = int64(len(residues))
+	return err
+}
+
+// Summaries are the states of all engines of a tenant as last seen, for health pages and metrics.
+func (s *Service) Summaries(ctx context.Context, tenant string) ([]api.EngineSummary, error) {
+	var out []api.EngineSummary
+	err := s.store.Read(ctx, func(r store.Reader) error {
+		out = []api.EngineSummary{}
+		for _, o := range s.store.Config().List(tenant, store.KindEngine, "") {
+			e, err := s.engine(o)
+			if err != nil {
+				return err
+			}
+			var h api.EngineHealth
+			if err := overdue(r, e, &h); err != nil {
+				return err
+			}
+			n, err := living(r, e.ID, "")
+			if err != nil {
+				return err
+			}
+			out = append(out, api.EngineSummary{Engine: e.Name, Status: s.status(e), ActiveLeases: n,
+				RevocationBacklog: h.RevocationBacklog, OldestOverdueSeconds: h.OldestOverdueSeconds, Residues: h.Residues})
+		}
+		return nil
+	})
+	return out, err
+}

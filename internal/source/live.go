@@ -1,0 +1,311 @@
+package source
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"time"
+
+	"github.com/scaivault/scaivault/engine"
+	"github.com/scaivault/scaivault/internal/access"
+	"github.com/scaivault/scaivault/internal/fault"
+	"github.com/scaivault/scaivault/internal/statement"
+	"github.com/scaivault/scaivault/internal/store"
+)
+
+const (
+	// rootCheckEvery bounds how long a new version of a root secret stays unseen.
+	rootCheckEvery = time.Second
+	// reopenAfter is how long a failure to open a source is answered from memory, so that a dead
+	// source costs one connection attempt and not one per request.
+	reopenAfter = time.Second
+)
+
+// Handle is a source in use. Release it when done; the connection lives on.
+type Handle struct {
+	engine.Engine
+	release func()
+}
+
+// Release gives the handle back. Call it once.
+func (h *Handle) Release() { h.release() }
+
+// live is the open connection of one engine. What was opened stays in use until something newer
+// has worked, and is closed when its last user has released it.
+type live struct {
+	opening chan struct{} // holds one token: who has it may open
+
+	mu          sync.Mutex
+	now         *opened
+	rootChecked time.Time
+	rootTried   int    // the version that was tried last
+	problem     string // why the newest root secret is not in use
+	failed      error  // why the last opening failed
+	failedAt    time.Time
+	down        bool // the last operation did not reach the source
+}
+
+type opened struct {
+	engine  engine.Engine
+	version int64 // of the engine's configuration
+	root    int   // version of the root secret
+	users   int
+	closed  bool // to be closed by the last user
+}
+
+// Acquire gives the open source of an engine, opening it when its configuration or its root secret
+// changed. The error is an *engine.Error or a *fault.Error.
+func (s *Service) Acquire(ctx context.Context, e *Engine) (*Handle, error) {
+	l := s.liveOf(e)
+	if h := l.use(e.Version, s.rootStale(l)); h != nil {
+		return h, nil
+	}
+	select {
+	case <-l.opening:
+		defer func() { l.opening <- struct{}{} }()
+	case <-ctx.Done():
+		return nil, &engine.Error{Kind: engine.Unreachable, Reason: "the source was still being connected to", Err: ctx.Err()}
+	}
+	if h := l.use(e.Version, s.rootStale(l)); h != nil {
+		return h, nil
+	}
+	return s.refresh(ctx, l, e)
+}
+
+// refresh opens the source again where that is needed. The caller holds l.opening.
+func (s *Service) refresh(ctx context.Context, l *live, e *Engine) (*Handle, error) {
+	l.mu.Lock()
+	current, tried := l.now, l.rootTried
+	if l.failed != nil && time.Since(l.failedAt) < reopenAfter && (current == nil || current.version != e.Version) {
+		defer l.mu.Unlock()
+		return nil, l.failed
+	}
+	l.mu.Unlock()
+
+	usable := current != nil && current.version == e.Version
+	if usable {
+		version, err := s.rootVersion(ctx, e)
+		l.mu.Lock()
+		l.rootChecked = time.Now()
+		l.mu.Unlock()
+		if err != nil || version == current.root || version == tried {
+			if h := l.use(e.Version, false); h != nil {
+				return h, nil
+			}
+		}
+	}
+	root, version, err := s.root(ctx, e)
+	if err == nil {
+		var opened engine.Engine
+		if opened, err = s.open(ctx, e, root); err == nil {
+			return l.replace(opened, e.Version, version), nil
+		}
+	}
+	l.mu.Lock()
+	l.failed, l.failedAt = err, time.Now()
+	if usable {
+		l.rootTried, l.problem = version, "the newest version of the root secret does not work: "+Reason(err)
+	}
+	l.mu.Unlock()
+	if usable {
+		if h := l.use(e.Version, false); h != nil {
+			return h, nil
+		}
+	}
+	return nil, err
+}
+
+// open connects to the source of e with a root secret.
+func (s *Service) open(ctx context.Context, e *Engine, root map[string]statement.Secret) (engine.Engine, error) {
+	ctx, cancel := context.WithTimeout(ctx, e.Config.ConnectTimeout+e.Config.OperationTimeout)
+	defer cancel()
+	return e.kind.Open(ctx, engine.Options{
+		Installation: s.store.Installation(), EngineID: e.ID, EngineName: e.Name,
+		Node: s.store.Node(), Epoch: s.store.Epoch(),
+		Config: e.doc.Config, Root: root,
+		Secret: func(ctx context.Context, path string) (map[string]statement.Secret, error) {
+			data, _, err := s.secrets.ReadAs(ctx, identity(e), path)
+			return data, err
+		},
+		Namer: s.namer, Dial: s.dial, Logger: s.log.With("engine", e.Name),
+	})
+}
+
+// identity is the engine's own: only it reads the root secret.
+func identity(e *Engine) *access.Caller {
+	return access.System(e.Tenant, "dynamic:"+e.Name, "system:dynamic-engines")
+}
+
+// root reads the root secret as the engine: invalid_config naming the grant that is missing.
+func (s *Service) root(ctx context.Context, e *Engine) (map[string]statement.Secret, int, error) {
+	data, version, err := s.secrets.ReadAs(ctx, identity(e), e.Config.RootCredentialsPath)
+	switch fault.CodeOf(err) {
+	case fault.AccessDenied, fault.IPNotAllowed, fault.MFARequired, fault.TimeWindowViolation:
+		return nil, 0, fault.New(fault.InvalidConfig,
+			"engine %s may not read its root secret: bind a policy with {\"path_pattern\": %q, \"permissions\": [\"read\"]} to the system identity dynamic:%s (or to system:dynamic-engines for all engines)",
+			e.Name, e.Config.RootCredentialsPath, e.Name)
+	case fault.SecretNotFound, fault.VersionNotFound:
+		return nil, 0, fault.New(fault.InvalidConfig,
+			"there is no root secret at %q: write it first with PUT /v1/secrets/%s", e.Config.RootCredentialsPath, e.Config.RootCredentialsPath)
+	}
+	return data, version, err
+}
+
+// rootVersion is the root secret's current version. It reads no data, so it needs no grant.
+func (s *Service) rootVersion(ctx context.Context, e *Engine) (version int, err error) {
+	err = s.store.Read(ctx, func(r store.Reader) error {
+		secret, err := r.Secret(e.Tenant, e.Config.RootCredentialsPath)
+		if err == nil {
+			version = secret.Version
+		}
+		return err
+	})
+	return version, err
+}
+
+// rootStale tells whether the root secret must be looked at again.
+func (s *Service) rootStale(l *live) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return time.Since(l.rootChecked) >= rootCheckEvery
+}
+
+// SecretChanged makes every engine look at its root secret before its next use.
+func (s *Service) SecretChanged() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, l := range s.lives {
+		l.mu.Lock()
+		l.rootChecked = time.Time{}
+		l.mu.Unlock()
+	}
+}
+
+func (s *Service) liveOf(e *Engine) *live {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	l := s.lives[e.ID]
+	if l == nil {
+		l = &live{opening: make(chan struct{}, 1)}
+		l.opening <- struct{}{}
+		s.lives[e.ID] = l
+	}
+	return l
+}
+
+// use hands out what is open, if it is of that configuration and need not be looked at again.
+func (l *live) use(version int64, stale bool) *Handle {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	o := l.now
+	if o == nil || o.version != version || stale {
+		return nil
+	}
+	return l.handle(o)
+}
+
+func (l *live) handle(o *opened) *Handle {
+	o.users++
+	return &Handle{Engine: o.engine, release: func() {
+		l.mu.Lock()
+		o.users--
+		last := o.closed && o.users == 0
+		l.mu.Unlock()
+		if last {
+			o.engine.Close()
+		}
+	}}
+}
+
+// replace puts a newly opened source in the place of the present one.
+func (l *live) replace(e engine.Engine, version int64, root int) *Handle {
+	l.mu.Lock()
+	old := l.now
+	l.now = &opened{engine: e, version: version, root: root}
+	l.failed, l.problem, l.rootTried = nil, "", root
+	h := l.handle(l.now)
+	idle := old != nil && old.users == 0
+	if old != nil {
+		old.closed = true
+	}
+	l.mu.Unlock()
+	if idle {
+		old.engine.Close()
+	}
+	return h
+}
+
+// drop closes the engine's connection for good.
+func (s *Service) drop(engineID string) {
+	s.mu.Lock()
+	l := s.lives[engineID]
+	delete(s.lives, engineID)
+	s.mu.Unlock()
+	if l == nil {
+		return
+	}
+	l.mu.Lock()
+	old := l.now
+	l.now = nil
+	idle := old != nil && old.users == 0
+	if old != nil {
+		old.closed = true
+	}
+	l.mu.Unlock()
+	if idle {
+		old.engine.Close()
+	}
+}
+
+// Close ends every connection that is not in use; the others end with their last use.
+func (s *Service) Close() {
+	s.mu.Lock()
+	ids := make([]string, 0, len(s.lives))
+	for id := range s.lives {
+		ids = append(ids, id)
+	}
+	s.mu.Unlock()
+	for _, id := range ids {
+		s.drop(id)
+	}
+}
+
+// kindOf is the kind of an engine's error, 0 for any other.
+func kindOf(err error) engine.Kind {
+	var e *engine.Error
+	if errors.As(err, &e) {
+		return e.Kind
+	}
+	return 0
+}
+
+// Reason is what may be shown of an error from a source.
+func Reason(err error) string {
+	var e *engine.Error
+	if errors.As(err, &e) {
+		return e.Reason
+	}
+	return fault.From(err).Message
+}
+
+// Fault is an error from a source as the caller sees it: engine_unavailable when trying again may
+// help, engine_error when the source refused.
+func Fault(engineName string, err error) *fault.Error {
+	var e *engine.Error
+	if !errors.As(err, &e) {
+		return fault.From(err)
+	}
+	code := fault.EngineError
+	what := "the source of engine %s refused: %s"
+	switch e.Kind {
+	case engine.Unreachable, engine.Uncertain, engine.Busy:
+		code, what = fault.EngineUnavailable, "the source of engine %s cannot be used now: %s"
+	case engine.WrongServer:
+		what = "engine %s reaches another server than before: %s"
+	}
+	f := fault.New(code, what, engineName, e.Reason).With("engine", engineName).With("reason", e.Reason).Because(e)
+	if code == fault.EngineUnavailable {
+		f = f.After(5 * time.Second)
+	}
+	return f
+}

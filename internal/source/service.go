@@ -1,0 +1,123 @@
+package source
+
+import (
+	"context"
+	"log/slog"
+	"net"
+	"regexp"
+	"sort"
+	"sync"
+	"time"
+
+	"github.com/scaivault/scaivault/api"
+	"github.com/scaivault/scaivault/engine"
+	"github.com/scaivault/scaivault/internal/access"
+	"github.com/scaivault/scaivault/internal/fault"
+	"github.com/scaivault/scaivault/internal/statement"
+	"github.com/scaivault/scaivault/internal/store"
+)
+
+// Secrets reads secrets as an internal identity, through the door.
+type Secrets interface {
+	ReadAs(ctx context.Context, c *access.Caller, path string) (map[string]statement.Secret, int, error)
+}
+
+// Revoker ends the leases of a scope; the lease manager is one.
+type Revoker interface {
+	// Fence revokes all of the fence's scope, in the caller's transaction.
+	Fence(tx store.Tx, f *store.Fence) error
+	// Await marks what the fence covers and waits until all of it is dead, at most wait.
+	Await(ctx context.Context, f *store.Fence, wait time.Duration) (api.RevokeResult, error)
+}
+
+// Bindings ends what is bound to an identity, in the caller's transaction.
+type Bindings func(tx store.Tx, tenant, identity string) error
+
+// Config of a Service.
+type Config struct {
+	Store       store.Store
+	Door        *access.Door
+	Secrets     Secrets
+	EndBindings Bindings
+	Types       []engine.Type
+	Namer       *statement.Namer
+	Dial        func(ctx context.Context, network, address string) (net.Conn, error)
+	Logger      *slog.Logger
+}
+
+// Service administers engines and roles. Safe for concurrent use.
+type Service struct {
+	store       store.Store
+	door        *access.Door
+	secrets     Secrets
+	endBindings Bindings
+	leases      Revoker
+	types       map[string]engine.Type
+	typeNames   []string
+	namer       *statement.Namer
+	dial        func(ctx context.Context, network, address string) (net.Conn, error)
+	log         *slog.Logger
+
+	mu    sync.Mutex
+	lives map[string]*live // by engine id
+}
+
+// New makes the service. SetRevoker completes it.
+func New(c Config) *Service {
+	s := &Service{store: c.Store, door: c.Door, secrets: c.Secrets, endBindings: c.EndBindings,
+		types: map[string]engine.Type{}, namer: c.Namer, dial: c.Dial, log: c.Logger, lives: map[string]*live{}}
+	for _, t := range c.Types {
+		s.types[t.Name()] = t
+		s.typeNames = append(s.typeNames, t.Name())
+	}
+	sort.Strings(s.typeNames)
+	return s
+}
+
+// SetRevoker gives the service the lease manager, which needs the service itself to be made.
+func (s *Service) SetRevoker(r Revoker) { s.leases = r }
+
+// nameForm is the form of engine and role names: they are a segment of virtual paths.
+var nameForm = regexp.MustCompile(`^[a-z][a-z0-9_-]{0,62}$`)
+
+// manage is the right to administer an engine ("") or one of its roles.
+func manage(engineName, role string) access.Right {
+	path := "dynamic/" + engineName
+	if role != "" {
+		path += "/" + role
+	}
+	return access.Right{Scope: access.ScopeDynamicManage, Permission: "dynamic:manage", Path: path}
+}
+
+// read is the right to see an engine or a role.
+func read(engineName, role string) access.Right {
+	r := manage(engineName, role)
+	r.Scope, r.Permission = access.ScopeDynamicRead, "dynamic:read"
+	return r
+}
+
+// living counts the engine's leases that are not revoked, of one role or of all ("").
+func living(r store.Reader, engineID, role string) (n int64, err error) {
+	counts, err := r.LeaseCounts(engineID)
+	for _, c := range counts {
+		if c.Status != api.LeaseRevoked && (role == "" || c.Role == role) {
+			n += c.N
+		}
+	}
+	return n, err
+}
+
+// Living is living for other rooms: what counts against quotas and keeps an engine in use.
+func Living(r store.Reader, engineID, role string) (int64, error) { return living(r, engineID, role) }
+
+func checkMetadata(m map[string]string) error {
+	if len(m) > 64 {
+		return fault.New(fault.InvalidRequest, "metadata has more than 64 entries")
+	}
+	for k, v := range m {
+		if k == "" || len(k) > 64 || len(v) > 1024 {
+			return fault.New(fault.InvalidRequest, "a metadata key has 1 to 64 characters and its value at most 1024")
+		}
+	}
+	return nil
+}
