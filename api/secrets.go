@@ -13,10 +13,17 @@ type SecretWrite struct {
 	Options    *SecretOptions             `json:"options,omitempty"`
 }
 
-// SecretPatch changes metadata and options; the data stay.
+// SecretPatch changes the metadata and options that are given; the data stay.
 type SecretPatch struct {
-	Metadata *SecretMetadata `json:"metadata,omitempty"`
-	Options  *SecretOptions  `json:"options,omitempty"`
+	Metadata *SecretMetadataPatch `json:"metadata,omitempty"`
+	Options  *SecretOptions       `json:"options,omitempty"`
+}
+
+// SecretMetadataPatch changes what is given; an empty text or list clears.
+type SecretMetadataPatch struct {
+	Description *string   `json:"description,omitempty"`
+	Tags        *[]string `json:"tags,omitempty"`
+	Owner       *string   `json:"owner,omitempty"`
 }
 
 // SecretMetadata describes a secret to people.

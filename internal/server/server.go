@@ -124,6 +124,7 @@ func (l Limits) withDefaults() Limits {
 // routes is every operation of the contract.
 func (s *Server) routes() []route {
 	return slices.Concat(
+		s.secretRoutes(),
 		s.systemRoutes(),
 	)
 }
