@@ -125,6 +125,7 @@ func (l Limits) withDefaults() Limits {
 func (s *Server) routes() []route {
 	return slices.Concat(
 		s.secretRoutes(),
+		s.dynamicRoutes(),
 		s.systemRoutes(),
 	)
 }

@@ -1,8 +1,14 @@
 package server
 
-import "github.com/scaivault/scaivault/internal/secret"
+import (
+	"github.com/scaivault/scaivault/internal/lease"
+	"github.com/scaivault/scaivault/internal/secret"
+	"github.com/scaivault/scaivault/internal/source"
+)
 
 // Services is what the operations call. Each field is served by the table of its area.
 type Services struct {
 	Secrets *secret.Service
+	Sources *source.Service
+	Leases  *lease.Manager
 }

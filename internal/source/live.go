@@ -97,7 +97,11 @@ func (s *Service) refresh(ctx context.Context, l *live, e *Engine) (*Handle, err
 	root, version, err := s.root(ctx, e)
 	if err == nil {
 		var opened engine.Engine
-		if opened, err = s.open(ctx, e, root); err == nil {
+		opened, err = s.open(ctx, e, root)
+		if kindOf(err) == engine.Misconfigured {
+			opened, version, err = s.recoverRoot(ctx, e, err)
+		}
+		if err == nil {
 			return l.replace(opened, e.Version, version), nil
 		}
 	}

@@ -5,6 +5,7 @@ import (
 	"log/slog"
 	"net"
 	"regexp"
+	"slices"
 	"sort"
 	"sync"
 	"time"
@@ -13,13 +14,24 @@ import (
 	"github.com/scaivault/scaivault/engine"
 	"github.com/scaivault/scaivault/internal/access"
 	"github.com/scaivault/scaivault/internal/fault"
+	"github.com/scaivault/scaivault/internal/seal"
 	"github.com/scaivault/scaivault/internal/statement"
 	"github.com/scaivault/scaivault/internal/store"
 )
 
-// Secrets reads secrets as an internal identity, through the door.
+// Secrets is what a source needs of the secrets: secret.Service.
 type Secrets interface {
+	// ReadAs reads as an internal identity, through the door.
 	ReadAs(ctx context.Context, c *access.Caller, path string) (map[string]statement.Secret, int, error)
+	// AddVersion writes a new version in the caller's transaction; Announce tells of it after.
+	AddVersion(tx store.Tx, tenant, path string, data map[string]statement.Secret, by string) (int, error)
+	Announce(tenant, path string, version int)
+}
+
+// Sealer seals what is kept outside the secrets: seal.Keyring.
+type Sealer interface {
+	Encrypt(at seal.Place, plaintext []byte) ([]byte, error)
+	Decrypt(at seal.Place, sealed []byte) ([]byte, error)
 }
 
 // Revoker ends the leases of a scope; the lease manager is one.
@@ -38,6 +50,7 @@ type Config struct {
 	Store       store.Store
 	Door        *access.Door
 	Secrets     Secrets
+	Keys        Sealer
 	EndBindings Bindings
 	Types       []engine.Type
 	Namer       *statement.Namer
@@ -50,6 +63,7 @@ type Service struct {
 	store       store.Store
 	door        *access.Door
 	secrets     Secrets
+	keys        Sealer
 	endBindings Bindings
 	leases      Revoker
 	types       map[string]engine.Type
@@ -58,14 +72,16 @@ type Service struct {
 	dial        func(ctx context.Context, network, address string) (net.Conn, error)
 	log         *slog.Logger
 
-	mu    sync.Mutex
-	lives map[string]*live // by engine id
+	mu       sync.Mutex
+	lives    map[string]*live // by engine id
+	rotating map[string]bool  // engines whose root is being rotated
 }
 
 // New makes the service. SetRevoker completes it.
 func New(c Config) *Service {
-	s := &Service{store: c.Store, door: c.Door, secrets: c.Secrets, endBindings: c.EndBindings,
-		types: map[string]engine.Type{}, namer: c.Namer, dial: c.Dial, log: c.Logger, lives: map[string]*live{}}
+	s := &Service{store: c.Store, door: c.Door, secrets: c.Secrets, keys: c.Keys, endBindings: c.EndBindings,
+		types: map[string]engine.Type{}, namer: c.Namer, dial: c.Dial, log: c.Logger, lives: map[string]*live{},
+		rotating: map[string]bool{}}
 	for _, t := range c.Types {
 		s.types[t.Name()] = t
 		s.typeNames = append(s.typeNames, t.Name())
@@ -76,6 +92,45 @@ func New(c Config) *Service {
 
 // SetRevoker gives the service the lease manager, which needs the service itself to be made.
 func (s *Service) SetRevoker(r Revoker) { s.leases = r }
+
+// Uses names the engines that use a secret.
+func (s *Service) Uses(cfg *store.Config, tenant, path string) (names []string) {
+	for _, o := range cfg.List(tenant, store.KindEngine, "") {
+		e, err := s.engine(o)
+		if err == nil && (e.Config.RootCredentialsPath == path || slices.Contains(e.Config.SecretPaths, path)) {
+			names = append(names, e.Name)
+		}
+	}
+	return names
+}
+
+// Pinned are the versions of a root secret that open sources still use.
+func (s *Service) Pinned(tenant, path string) (versions []int) {
+	cfg := s.store.Config()
+	for _, name := range s.Uses(cfg, tenant, path) {
+		e, err := s.Engine(cfg, tenant, name)
+		if err != nil {
+			continue
+		}
+		l := s.liveOf(e)
+		l.mu.Lock()
+		if l.now != nil {
+			versions = append(versions, l.now.root)
+		}
+		l.mu.Unlock()
+	}
+	return versions
+}
+
+// Patience is how long a request may take that works at the engine's source.
+func (s *Service) Patience(tenant, engineName string) time.Duration {
+	const rest = 5 * time.Second
+	e, err := s.Engine(s.store.Config(), tenant, engineName)
+	if err != nil {
+		return 15*time.Second + rest
+	}
+	return e.Config.OperationTimeout + rest
+}
 
 // nameForm is the form of engine and role names: they are a segment of virtual paths.
 var nameForm = regexp.MustCompile(`^[a-z][a-z0-9_-]{0,62}$`)
