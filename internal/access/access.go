@@ -101,3 +101,9 @@ const (
 	ScopePoliciesWrite   = "policies:write"
 	ScopeAuditRead       = "audit:read"
 )
+
+// Scopes are all of them.
+func Scopes() []string {
+	return []string{ScopeAdmin, ScopeSecretsRead, ScopeSecretsWrite, ScopeSecretsDelete, ScopeSecretsList, ScopeSecretsRotate,
+		ScopeDynamicGenerate, ScopeDynamicRead, ScopeDynamicManage, ScopePoliciesRead, ScopePoliciesWrite, ScopeAuditRead}
+}

@@ -37,6 +37,24 @@ func (d *Door) Authenticate(ctx context.Context, bearer, tenant string, o Origin
 	return &c, nil
 }
 
+// Identify tells whose a token is without letting anybody in: for questions about a token. Errors
+// are those of Authenticate; nothing is recorded.
+func (d *Door) Identify(ctx context.Context, bearer string) (*Caller, error) {
+	k, err := d.find(ctx, bearer)
+	if err != nil {
+		return nil, err
+	}
+	if err := k.alive(time.Now()); err != nil {
+		return nil, err
+	}
+	c := k.caller
+	return &c, nil
+}
+
+// Refuse limits and records, as Authenticate does, a refusal of who did not authenticate in
+// another way. It returns what to answer.
+func (d *Door) Refuse(o Origin, err error) error { return d.unauthenticated(nil, o, err) }
+
 // find looks the token up, in memory or in the store. It is nil where its holder is not proven.
 func (d *Door) find(ctx context.Context, bearer string) (*known, error) {
 	if bearer == "" {

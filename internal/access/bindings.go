@@ -83,7 +83,7 @@ func (s *Policies) Bind(ctx context.Context, c *Caller, id string, req *api.Bind
 		if b.endedBy(tx.Now()) {
 			return fault.New(fault.InvalidRequest, "bind the policy: expires_at lies in the past")
 		}
-		if b.IdentityType == TypeServiceAccount && subject(cfg, c.Tenant, b.Identity) == nil {
+		if b.IdentityType == TypeServiceAccount && Subject(cfg, c.Tenant, b.Identity) == nil {
 			return fault.New(fault.IdentityNotFound, "bind the policy: there is no such service account; make it first")
 		}
 		if err := mayGrant(cfg, c, doc.compiled, b.ExpiresAt); err != nil {
@@ -151,6 +151,21 @@ func BindingsTo(cfg *store.Config, tenant, identity string) []*store.Object {
 	return cfg.List(tenant, store.KindBinding, bindingKey(identity, ""))
 }
 
+// EndBindings ends all bindings to an identity of the server's own, such as dynamic:<engine>, with
+// what it stood for. It has no part in who may write policies, as ChangeAccess has.
+func EndBindings(tx store.Tx, tenant, identity string) error {
+	all, err := tx.Objects(tenant, store.KindBinding, bindingKey(identity, ""), "", 0)
+	if err != nil {
+		return err
+	}
+	for _, o := range all {
+		if err := tx.DeleteObject(tenant, store.KindBinding, o.ID); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // ChangeAccess removes objects and then writes others, all as they are in cfg, the configuration
 // of the transaction; it refuses a change after which no identity could write policies. Every
 // change of policies, bindings and service accounts goes through it.
@@ -182,7 +197,7 @@ func someoneWritesPolicies(cfg *store.Config) bool {
 	}
 	for _, o := range cfg.List(store.DefaultTenant, store.KindBinding, "") {
 		b, err := store.Decode[bindingDoc](o)
-		if err != nil || b.ExpiresAt != nil || !canWritePolicies(subject(cfg, o.Tenant, b.Identity)) {
+		if err != nil || b.ExpiresAt != nil || !canWritePolicies(Subject(cfg, o.Tenant, b.Identity)) {
 			continue
 		}
 		p := cfg.Object(o.Tenant, store.KindPolicy, b.Policy)

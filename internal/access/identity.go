@@ -72,11 +72,19 @@ func checkIdentity(kind, identity string) error {
 	return nil
 }
 
-// subject is the stored object behind an identity that can authenticate; nil when there is none.
-func subject(cfg *store.Config, tenant, identity string) *store.Object {
+// Subject is the stored object behind an identity that can authenticate; nil when there is none.
+func Subject(cfg *store.Config, tenant, identity string) *store.Object {
 	_, name, _ := strings.Cut(identity, ":")
 	if kind, ok := subjectKind(identity); ok {
 		return cfg.ByKey(tenant, kind, name)
+	}
+	return nil
+}
+
+// Owner is whom a token belongs to; nil when that is gone, though another bears the name since.
+func Owner(cfg *store.Config, tenant string, t *Token) *store.Object {
+	if kind, ok := subjectKind(t.Identity); ok {
+		return cfg.Object(tenant, kind, t.Subject)
 	}
 	return nil
 }

@@ -138,6 +138,16 @@ func (s *Policies) Delete(ctx context.Context, c *Caller, id string, force bool)
 	})
 }
 
+// SystemPolicy is a policy of the server's own making and its binding, not stored yet: that of the
+// first administrator. Once stored it is data like any other.
+func SystemPolicy(tenant, name, identity string, rules ...policy.Rule) []*store.Object {
+	p := &store.Object{Tenant: tenant, Kind: store.KindPolicy, ID: ident.New(ident.Policy), Key: name,
+		Doc: document(policyDoc{Description: "made at the first start", Scope: scopeSystem, Rules: rules, IsActive: true})}
+	b := &store.Object{Tenant: tenant, Kind: store.KindBinding, ID: ident.New(ident.Binding), Key: bindingKey(identity, p.ID),
+		Doc: document(bindingDoc{Policy: p.ID, IdentityType: identityType(identity), Identity: identity})}
+	return []*store.Object{p, b}
+}
+
 func newPolicy(req *api.PolicyRequest) *policyDoc {
 	return &policyDoc{Description: req.Description, Scope: scopeTenant, Rules: req.Rules,
 		IsActive: req.IsActive == nil || *req.IsActive}
