@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"sync"
 	"time"
@@ -14,16 +15,17 @@ import (
 // closeTimeout bounds the revocation of a lease whose work was cancelled.
 const closeTimeout = 30 * time.Second
 
-// Lease is a credential and the duty to give it back: Close revokes it. Printing
-// a lease shows its id, never the credential. Safe for concurrent use.
+// Lease is a credential and the duty to give it back: Close revokes it. However a
+// lease is printed or logged, it shows its id and never the credential. Safe for
+// concurrent use.
 type Lease struct {
 	ID        string
 	Engine    string
 	Role      string
-	Data      map[string]string // the credential: "username", "password", … by engine
-	TTL       time.Duration     // the life it was given
+	TTL       time.Duration // the life it was given
 	Renewable bool
 
+	data   map[string]string
 	client *Client
 	closed chan struct{} // ends KeepAlive
 
@@ -51,18 +53,21 @@ func (c *Client) Generate(ctx context.Context, engine, role string, o GenerateOp
 	life := time.Duration(credential.TTL) * time.Second
 	return &Lease{
 		ID: credential.LeaseID, Engine: credential.Engine, Role: credential.Role,
-		Data: credential.Data, TTL: life, Renewable: credential.Renewable,
+		data: credential.Data, TTL: life, Renewable: credential.Renewable,
 		client: c, closed: make(chan struct{}),
 		expires: asked.Add(life),
 		last:    asked.Add(credential.MaxExpiresAt.Sub(credential.IssuedAt)),
 	}, nil
 }
 
+// Data is the credential: "username", "password" or what else its engine gives.
+func (l *Lease) Data() map[string]string { return maps.Clone(l.data) }
+
 // Username of the credential, empty where the engine gives none.
-func (l *Lease) Username() string { return l.Data["username"] }
+func (l *Lease) Username() string { return l.data["username"] }
 
 // Password of the credential, empty where the engine gives none.
-func (l *Lease) Password() string { return l.Data["password"] }
+func (l *Lease) Password() string { return l.data["password"] }
 
 // Expires is the credential's end as last known, by this machine's clock.
 func (l *Lease) Expires() time.Time {

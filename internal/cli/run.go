@@ -1,0 +1,227 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"os/signal"
+	"slices"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/term"
+
+	"github.com/scaivault/scaivault/client"
+)
+
+const (
+	// runTTL is what a credential outlives run at most, where run is killed
+	// without being able to revoke it.
+	runTTL = 15 * time.Minute
+
+	// runRevokeTime bounds the revocation after the command has ended.
+	runRevokeTime = 30 * time.Second
+)
+
+// childExit ends the process with the code of the command that was run.
+type childExit struct{ code int }
+
+func (e *childExit) Error() string { return fmt.Sprintf("the command ended with %d", e.code) }
+
+// runOptions are the flags of run.
+type runOptions struct {
+	creds string
+	ttl   string
+	env   []string
+}
+
+func (a *app) runCommand() *cobra.Command {
+	var o runOptions
+	cmd := a.local("run --creds ENGINE/ROLE [--env NAME=FIELD] -- COMMAND [ARGUMENT...]", "run a command with a credential of its own", -1,
+		func(ctx context.Context, args []string) error {
+			if len(args) == 0 || o.creds == "" {
+				return invalid("run: write: scaivault run --creds ENGINE/ROLE -- COMMAND")
+			}
+			c, err := a.client()
+			if err != nil {
+				return err
+			}
+			return a.run(ctx, c, o, args)
+		})
+	cmd.Long = `Make a credential, run a command that finds it in its environment, renew it while
+the command runs, and revoke it when the command has ended, or when run itself is
+told to end. The command's exit code is passed on, and signals are passed to it.
+
+For PostgreSQL the command finds PGUSER, PGPASSWORD, PGHOST, PGPORT, PGDATABASE and
+PGSSLMODE, as psql, pg_dump and most drivers expect; host, port and database only if
+the caller may read the engine. With --env the command finds these names only:
+
+  --env DB_USER=username --env DB_PASS=password --env DB_HOST=host
+
+The fields are those of the credential, host, port, database, sslmode and lease_id.
+The command does not find the token that run itself uses.`
+	cmd.Example = `  scaivault run --creds support-db/readonly -- psql -c 'SELECT count(*) FROM tickets'`
+	flags := cmd.Flags()
+	flags.StringVar(&o.creds, "creds", "", "engine and role of the credential")
+	flags.StringVar(&o.ttl, "ttl", "", "its life between renewals; 15m when absent")
+	flags.StringArrayVar(&o.env, "env", nil, "NAME=FIELD: name a variable yourself; may be repeated")
+	flags.SetInterspersed(false) // what follows the command is the command's
+	a.completeFlag(cmd, "creds", credNames)
+	return cmd
+}
+
+// run is the life of one command: credential, command, revocation. From its
+// first line on no signal that can be caught ends the process before the
+// credential is given back.
+func (a *app) run(ctx context.Context, c *client.Client, o runOptions, args []string) error {
+	signals := make(chan os.Signal, 16)
+	signal.Notify(signals, passed()...)
+	defer signal.Stop(signals)
+
+	mapping, err := parseEnv(o.env)
+	if err != nil {
+		return err
+	}
+	path, err := exec.LookPath(args[0])
+	if err != nil {
+		a.say("run %s: %v", args[0], err)
+		return &childExit{code: 127}
+	}
+	lease, err := generateForRun(ctx, c, o)
+	if err != nil {
+		return err
+	}
+	defer a.giveBack(lease)
+
+	variables, err := connectionOf(ctx, c, lease).environment(mapping)
+	if err != nil {
+		return err
+	}
+	select {
+	case s := <-signals: // before there is a command to pass it to
+		return &childExit{code: signalCode(s)}
+	default:
+	}
+	child := &exec.Cmd{
+		Path: path, Args: args, Env: append(a.childEnviron(), variables...),
+		Stdin: a.In, Stdout: a.Out, Stderr: a.Err,
+	}
+	if err := child.Start(); err != nil {
+		a.say("run %s: %v", args[0], err)
+		return &childExit{code: 126}
+	}
+	go a.keepAlive(ctx, lease)
+	done := make(chan struct{})
+	go a.passSignals(child.Process, signals, done)
+	err = child.Wait()
+	close(done)
+	return childResult(child, err)
+}
+
+// generateForRun takes the short life that suits run. A role with a shorter
+// maximum decides, unless a life was asked for by name.
+func generateForRun(ctx context.Context, c *client.Client, o runOptions) (*client.Lease, error) {
+	engine, role, ok := strings.Cut(o.creds, "/")
+	if !ok || engine == "" || role == "" || strings.Contains(role, "/") {
+		return nil, invalid("--creds: %q is not ENGINE/ROLE", o.creds)
+	}
+	asked, err := durationFlag("ttl", o.ttl)
+	if err != nil {
+		return nil, err
+	}
+	options := client.GenerateOptions{TTL: runTTL, Metadata: map[string]string{"via": "scaivault run"}}
+	if asked != nil {
+		options.TTL = asked.Std()
+	}
+	lease, err := c.Generate(ctx, engine, role, options)
+	if errors.Is(err, client.InvalidDuration) && asked == nil {
+		options.TTL = 0
+		lease, err = c.Generate(ctx, engine, role, options)
+	}
+	return lease, err
+}
+
+// keepAlive renews while the command runs and says when that cannot go on.
+func (a *app) keepAlive(ctx context.Context, lease *client.Lease) {
+	err := lease.KeepAlive(ctx)
+	switch {
+	case err == nil:
+	case errors.Is(err, client.MaxTTLReached), errors.Is(err, client.NotRenewable):
+		a.say("the credential dies at %s and cannot be renewed; start the command again before then", text(lease.Expires()))
+	default:
+		a.say("renew the credential: %v", err)
+	}
+}
+
+// giveBack revokes the credential, also after the run was cancelled. Signals are
+// still caught meanwhile.
+func (a *app) giveBack(lease *client.Lease) {
+	ctx, cancel := context.WithTimeout(context.Background(), runRevokeTime)
+	defer cancel()
+	if err := lease.Close(ctx); err != nil {
+		a.say("revoke the credential: %v", err)
+		a.say("hint: it dies by itself at %s; sooner with: scaivault dynamic leases revoke %s", text(lease.Expires()), lease.ID)
+	}
+}
+
+// passed are the signals that a command may be sent.
+func passed() []os.Signal {
+	return []os.Signal{
+		syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGQUIT,
+		syscall.SIGUSR1, syscall.SIGUSR2, syscall.SIGPIPE,
+	}
+}
+
+// passSignals hands signals on. What is typed at a terminal (Ctrl-C, Ctrl-\)
+// reaches the command by itself, for it is in the same process group: it is not
+// sent twice.
+func (a *app) passSignals(child *os.Process, signals <-chan os.Signal, done <-chan struct{}) {
+	stdin, ok := a.In.(*os.File)
+	terminal := ok && term.IsTerminal(int(stdin.Fd()))
+	for {
+		select {
+		case <-done:
+			return
+		case s := <-signals:
+			typed := s == syscall.SIGINT || s == syscall.SIGQUIT
+			if s == syscall.SIGPIPE || typed && terminal {
+				continue
+			}
+			_ = child.Signal(s) // it may have ended just now
+		}
+	}
+}
+
+// childResult is the command's exit code, or 128 and the signal that ended it, as
+// in a shell.
+func childResult(child *exec.Cmd, err error) error {
+	var ended *exec.ExitError
+	if err != nil && !errors.As(err, &ended) {
+		return fmt.Errorf("run %s: %w", child.Args[0], err)
+	}
+	if status, ok := child.ProcessState.Sys().(syscall.WaitStatus); ok && status.Signaled() {
+		return &childExit{code: signalCode(status.Signal())}
+	}
+	if code := child.ProcessState.ExitCode(); code != 0 {
+		return &childExit{code: code}
+	}
+	return nil
+}
+
+func signalCode(s os.Signal) int {
+	if number, ok := s.(syscall.Signal); ok {
+		return 128 + int(number)
+	}
+	return exitGeneral
+}
+
+// childEnviron is this process's environment without what it logs in with.
+func (a *app) childEnviron() []string {
+	return slices.DeleteFunc(slices.Clone(a.Environ), func(v string) bool {
+		return strings.HasPrefix(v, "SCAIVAULT_TOKEN=") || strings.HasPrefix(v, "SCAIVAULT_CLIENT_SECRET=")
+	})
+}

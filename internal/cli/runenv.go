@@ -1,0 +1,108 @@
+package cli
+
+import (
+	"context"
+	"encoding/json"
+	"maps"
+	"net/url"
+	"slices"
+	"strings"
+
+	"github.com/scaivault/scaivault/client"
+)
+
+// connection is what a command needs to use a credential.
+type connection struct {
+	plugin string            // empty where the caller may not read the engine
+	fields map[string]string // of the credential, and of its source as far as it is known
+}
+
+func connectionOf(ctx context.Context, c *client.Client, lease *client.Lease) connection {
+	n := connection{fields: map[string]string{}}
+	var config struct {
+		Plugin        string `json:"plugin"`
+		ConnectionURL string `json:"connection_url"`
+	}
+	engine, err := c.Engine(ctx, lease.Engine)
+	if err == nil && json.Unmarshal(engine.Config, &config) == nil {
+		n.plugin = config.Plugin
+		maps.Copy(n.fields, sourceFields(config.ConnectionURL))
+	}
+	maps.Copy(n.fields, lease.Data())
+	n.fields["lease_id"] = lease.ID
+	return n
+}
+
+// environment gives the command its variables: those asked for, else those that
+// PostgreSQL's programs expect. A user name with a password from an engine that
+// may not be read is taken for PostgreSQL's.
+func (n connection) environment(mapping map[string]string) ([]string, error) {
+	asked := len(mapping) > 0
+	if !asked && (n.plugin == "postgresql" || n.plugin == "" && n.fields["password"] != "") {
+		mapping = map[string]string{
+			"PGUSER": "username", "PGPASSWORD": "password", "PGHOST": "host",
+			"PGPORT": "port", "PGDATABASE": "database", "PGSSLMODE": "sslmode",
+		}
+	}
+	var variables []string
+	for _, name := range slices.Sorted(maps.Keys(mapping)) {
+		value, known := n.fields[mapping[name]]
+		if known {
+			variables = append(variables, name+"="+value)
+		} else if asked {
+			return nil, invalid("--env %s: the credential has no field %s, but %s", name, mapping[name], n.names())
+		}
+	}
+	if len(variables) == 0 {
+		return nil, invalid("run: name variables for the fields %s with --env NAME=FIELD", n.names())
+	}
+	return variables, nil
+}
+
+func (n connection) names() string {
+	return strings.Join(slices.Sorted(maps.Keys(n.fields)), ", ")
+}
+
+// parseEnv reads --env NAME=FIELD.
+func parseEnv(pairs []string) (map[string]string, error) {
+	mapping := map[string]string{}
+	for _, pair := range pairs {
+		name, field, ok := strings.Cut(pair, "=")
+		if !ok || name == "" || field == "" {
+			return nil, invalid("--env: %q is not NAME=FIELD", pair)
+		}
+		mapping[name] = field
+	}
+	return mapping, nil
+}
+
+// sourceFields takes a connection URL apart, of which the user part is a
+// template. Several hosts stay a list, as libpq reads it.
+func sourceFields(connectionURL string) map[string]string {
+	scheme, rest, ok := strings.Cut(connectionURL, "://")
+	if !ok {
+		return nil
+	}
+	rest, query, _ := strings.Cut(rest, "?")
+	authority, path, _ := strings.Cut(rest, "/")
+	if at := strings.LastIndexByte(authority, '@'); at >= 0 {
+		authority = authority[at+1:]
+	}
+	var hosts, ports []string
+	for _, one := range strings.Split(authority, ",") {
+		u, err := url.Parse(scheme + "://" + one)
+		if err != nil || u.Hostname() == "" {
+			return nil
+		}
+		hosts = append(hosts, u.Hostname())
+		ports = append(ports, first(u.Port(), "5432"))
+	}
+	fields := map[string]string{"host": strings.Join(hosts, ","), "port": strings.Join(ports, ",")}
+	if database, err := url.PathUnescape(path); err == nil && database != "" {
+		fields["database"] = database
+	}
+	if values, err := url.ParseQuery(query); err == nil && values.Get("sslmode") != "" {
+		fields["sslmode"] = values.Get("sslmode")
+	}
+	return fields
+}
