@@ -1,0 +1,14 @@
+// Package builtin is the one list of the engines that ScaiVault comes with.
+package builtin
+
+import (
+	"github.com/scaivault/scaivault/engine"
+	"github.com/scaivault/scaivault/engine/postgresql"
+)
+
+// Types are all kinds of sources. Another engine is one more line.
+func Types() []engine.Type {
+	return []engine.Type{
+		postgresql.Type{},
+	}
+}

@@ -1,0 +1,329 @@
+package postgresql
+
+import (
+	"context"
+	"crypto/sha256"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"maps"
+	"net"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/jackc/pgx/v5/pgconn"
+
+	"github.com/scaivault/scaivault/engine"
+	"github.com/scaivault/scaivault/internal/statement"
+)
+
+// lockTimeout bounds the wait for a lock at the source, of whoever holds it.
+const lockTimeout = 5 * time.Second
+
+// checkInterval is how often the source looks whether we are still there while
+// it works for us; a statement nobody waits for is then given up.
+const checkInterval = time.Second
+
+// maxIdle is how long a connection may rest before it is tried out, and its
+// clock compared, ahead of use.
+const maxIdle = time.Second
+
+// connector makes connections to one source as one root.
+type connector struct {
+	base     *pgconn.Config // everything but the database
+	settings map[string]string
+	patience time.Duration // to make a connection
+}
+
+// newConnector translates a configuration into pgconn's. pgconn would take
+// missing values from the environment and the home directory, so every value
+// is set here, after it has parsed a text in which nothing is missing.
+func newConnector(c *config, o engine.Options, root rootLogin, certs certificates) (*connector, error) {
+	base, err := pgconn.ParseConfig("host=localhost port=5432 user=x password=x database=x sslmode=disable passfile='' sslcert='' sslkey='' sslrootcert='' sslcertmode=allow sslnegotiation=postgres " +
+		"target_session_attrs=any min_protocol_version=3.0 max_protocol_version=3.0 channel_binding=prefer require_auth='' connect_timeout=0 krbspn='' krbsrvname=''")
+	if err != nil {
+		return nil, misconfigured("prepare connections: an environment variable of libpq (PG...) stands in the way: unset it", err)
+	}
+	base.User, base.Password = root.username, root.password.Reveal()
+	base.ConnectTimeout = c.ConnectTimeout.Std()
+	base.DialFunc = o.Dial
+	base.LookupFunc = func(_ context.Context, host string) ([]string, error) { return []string{host}, nil } // Dial resolves, and checks what it resolved
+	base.ValidateConnect = pgconn.ValidateConnectTargetSessionAttrsReadWrite
+
+	places, verified, err := c.target.fallbacks(certs)
+	if err != nil {
+		return nil, err
+	}
+	base.Host, base.Port, base.TLSConfig, base.Fallbacks = places[0].Host, places[0].Port, places[0].TLSConfig, places[1:]
+	if !verified {
+		// Who has not proven who he is gets neither the password nor a hash of
+		// it that can be used again, and must himself prove that he knows it.
+		base.RequireAuth = "scram-sha-256"
+	}
+
+	milliseconds := func(d time.Duration) string { return strconv.FormatInt(d.Milliseconds(), 10) }
+	return &connector{
+		base:     base,
+		patience: c.ConnectTimeout.Std(),
+		settings: map[string]string{
+			"application_name":                    applicationName(o.Installation, o.Node, o.Epoch),
+			"client_encoding":                     "UTF8",
+			"standard_conforming_strings":         "on",
+			"search_path":                         "pg_catalog, pg_temp",
+			"DateStyle":                           "ISO",
+			"TimeZone":                            "UTC",
+			"statement_timeout":                   milliseconds(c.OperationTimeout.Std()),
+			"idle_in_transaction_session_timeout": milliseconds(c.OperationTimeout.Std()),
+			"lock_timeout":                        milliseconds(min(lockTimeout, c.OperationTimeout.Std())),
+			"client_connection_check_interval":    milliseconds(checkInterval),
+		},
+	}, nil
+}
+
+// limitTransactions uses what 17 added to bound a transaction as a whole.
+func (c *connector) limitTransactions(version int) {
+	if version >= 170000 {
+		c.settings["transaction_timeout"] = c.settings["statement_timeout"]
+	}
+}
+
+// connect opens a connection to a database and compares the clocks.
+func (c *connector) connect(ctx context.Context, database string) (*conn, error) {
+	cfg := c.base.Copy()
+	cfg.Database = database
+	cfg.RuntimeParams = maps.Clone(c.settings)
+	opened := &conn{database: database}
+	cfg.OnNotice = func(_ *pgconn.PgConn, n *pgconn.Notice) { opened.notices = append(opened.notices, n) }
+	pg, err := pgconn.ConnectConfig(ctx, cfg)
+	if err != nil {
+		return nil, connectError(ctx, err)
+	}
+	opened.pg = pg
+	if err := opened.compareClocks(ctx); err != nil {
+		opened.close()
+		return nil, unreachable("connect to the source: it does not answer", err)
+	}
+	return opened, nil
+}
+
+// fallbacks are the ways to try, in order, and whether all of them verify who
+// answers.
+func (t target) fallbacks(certs certificates) (ways []*pgconn.FallbackConfig, verified bool, err error) {
+	verified = t.sslmode == sslVerifyCA || t.sslmode == sslVerifyFull
+	for _, h := range t.hosts {
+		way := &pgconn.FallbackConfig{Host: h.host, Port: h.port}
+		if t.sslmode != sslDisable {
+			way.TLSConfig = certs.tlsConfig(t.sslmode, h.host)
+		}
+		ways = append(ways, way)
+		if t.sslmode == sslDefault && loopback(h.host) {
+			ways = append(ways, &pgconn.FallbackConfig{Host: h.host, Port: h.port})
+		}
+	}
+	return ways, verified, nil
+}
+
+func loopback(host string) bool {
+	ip := net.ParseIP(host)
+	return host == "localhost" || ip != nil && ip.IsLoopback()
+}
+
+// certificates are what the configuration's TLS secrets hold.
+type certificates struct {
+	roots  *x509.CertPool // nil: those of the system
+	client []tls.Certificate
+}
+
+func loadCertificates(ctx context.Context, c *config, o engine.Options) (certificates, error) {
+	var certs certificates
+	if c.TLSCAPath != "" {
+		data, err := o.Secret(ctx, c.TLSCAPath)
+		if err != nil {
+			return certs, misconfigured("read the secret of tls_ca_path", err)
+		}
+		certs.roots = x509.NewCertPool()
+		if !certs.roots.AppendCertsFromPEM([]byte(data["certificate"].Reveal())) {
+			return certs, misconfigured("the secret of tls_ca_path holds no PEM certificate in its field certificate", nil)
+		}
+	}
+	if c.TLSCertPath != "" {
+		data, err := o.Secret(ctx, c.TLSCertPath)
+		if err != nil {
+			return certs, misconfigured("read the secret of tls_cert_path", err)
+		}
+		pair, err := tls.X509KeyPair([]byte(data["certificate"].Reveal()), []byte(data["private_key"].Reveal()))
+		if err != nil {
+			return certs, misconfigured("the secret of tls_cert_path holds no matching PEM pair in its fields certificate and private_key", nil)
+		}
+		certs.client = []tls.Certificate{pair}
+	}
+	return certs, nil
+}
+
+func (c certificates) tlsConfig(mode, host string) *tls.Config {
+	cfg := &tls.Config{MinVersion: tls.VersionTLS12, ServerName: host, RootCAs: c.roots, Certificates: c.client}
+	if mode == sslVerifyFull {
+		return cfg
+	}
+	cfg.InsecureSkipVerify = true //nolint:gosec // sslmode=require; the password is guarded by SCRAM, see newConnector
+	if mode == sslVerifyCA {
+		cfg.VerifyConnection = func(state tls.ConnectionState) error {
+			options := x509.VerifyOptions{Roots: c.roots, Intermediates: x509.NewCertPool()}
+			for _, cert := range state.PeerCertificates[1:] {
+				options.Intermediates.AddCert(cert)
+			}
+			_, err := state.PeerCertificates[0].Verify(options)
+			return err
+		}
+	}
+	return cfg
+}
+
+// rootLogin is the root secret as this engine reads it.
+type rootLogin struct {
+	username string
+	password statement.Secret
+}
+
+func readRoot(fields map[string]statement.Secret) (rootLogin, error) {
+	login := rootLogin{fields["username"].Reveal(), fields["password"]}
+	if login.username == "" || login.password == "" {
+		return login, misconfigured("the root secret lacks its field username or password", nil)
+	}
+	return login, nil
+}
+
+// maxApplicationName is PostgreSQL's limit; it cuts longer ones.
+const maxApplicationName = 63
+
+// applicationPrefix marks every connection of one node, of all its epochs.
+func applicationPrefix(installation, node string) string {
+	short := installation[max(0, len(installation)-8):]
+	return "scaivault/" + printable(short, 8) + "/" + printable(node, 24) + "/"
+}
+
+// applicationName marks the connections of one node in one epoch.
+func applicationName(installation, node string, epoch int64) string {
+	return applicationPrefix(installation, node) + strconv.FormatInt(epoch, 10)
+}
+
+// printable keeps a name as it is if it can stand in a mark, else gives a
+// digest of it.
+func printable(name string, limit int) string {
+	if len(name) <= limit && name != "" && strings.Trim(name, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_.") == "" {
+		return name
+	}
+	sum := sha256.Sum256([]byte(name))
+	return hex.EncodeToString(sum[:])[:limit]
+}
+
+// conn is one connection. It is used by one goroutine at a time.
+type conn struct {
+	pg       *pgconn.PgConn
+	database string
+	offset   time.Duration // the source's clock minus ours; never more than it is
+	usedAt   time.Time
+	notices  []*pgconn.Notice // of the present message
+}
+
+// compareClocks takes the time of the source. Measured against the moment the
+// answer came, the offset is too small by the way back: a deadline moved by it
+// is early, never late.
+func (c *conn) compareClocks(ctx context.Context) error {
+	results, err := c.run(ctx, "SELECT extract(epoch FROM clock_timestamp())::text")
+	if err != nil {
+		return err
+	}
+	now := time.Now()
+	seconds, err := strconv.ParseFloat(results.one(), 64)
+	if err != nil {
+		return errors.New("the source's clock cannot be read")
+	}
+	c.offset = time.UnixMicro(int64(seconds * 1e6)).Sub(now)
+	return nil
+}
+
+// sourceTime is a moment of ours on the source's clock. Differences that are
+// but the way of a message are left out.
+func (c *conn) sourceTime(t time.Time) time.Time {
+	return t.Add(c.offset.Round(time.Second))
+}
+
+// run sends SQL as one message, which is one transaction if it holds several
+// statements and no transaction is open. With an error come the results of the
+// statements before the one that failed.
+func (c *conn) run(ctx context.Context, sql string) (results, error) {
+	c.notices = c.notices[:0]
+	answers, err := c.pg.Exec(ctx, sql).ReadAll()
+	c.usedAt = time.Now()
+	if n := len(answers); err != nil && n > 0 && answers[n-1].Err != nil {
+		answers = answers[:n-1]
+	}
+	return answers, err
+}
+
+// close ends the connection without waiting for the source.
+func (c *conn) close() {
+	ctx, cancel := context.WithTimeout(context.Background(), 100*time.Millisecond)
+	defer cancel()
+	_ = c.pg.Close(ctx) // it is closed either way
+}
+
+// protection tells how the connection is protected, for health.
+func (c *conn) protection(mode string) string {
+	if _, ok := c.pg.Conn().(*tls.Conn); !ok {
+		return "none"
+	}
+	if mode == sslVerifyCA || mode == sslVerifyFull {
+		return "verified"
+	}
+	return "unverified"
+}
+
+// results are the answers to the statements of one message.
+type results []*pgconn.Result
+
+// rows are the rows of a statement as texts; NULL is empty.
+func (r results) rows(statement int) [][]string {
+	var rows [][]string
+	for _, values := range r[statement].Rows {
+		row := make([]string, len(values))
+		for i, v := range values {
+			row[i] = string(v)
+		}
+		rows = append(rows, row)
+	}
+	return rows
+}
+
+// last are the rows of the last statement.
+func (r results) last() [][]string { return r.rows(len(r) - 1) }
+
+// one is the first value of the last statement's first row; empty without one.
+func (r results) one() string {
+	if rows := r.last(); len(rows) > 0 && len(rows[0]) > 0 {
+		return rows[0][0]
+	}
+	return ""
+}
+
+// message joins statements to one message.
+func message(statements ...string) string {
+	return strings.Join(statements, ";\n")
+}
+
+// timestamp is a moment as SQL.
+func timestamp(t time.Time) string {
+	return fmt.Sprintf("'%s'::timestamptz", t.UTC().Format("2006-01-02 15:04:05.999999Z07:00"))
+}
+
+// as is the same connector for other credentials.
+func (c *connector) as(login rootLogin) *connector {
+	other := *c
+	other.base = c.base.Copy()
+	other.base.User, other.base.Password = login.username, login.password.Reveal()
+	return &other
+}

@@ -1,0 +1,70 @@
+package postgresql
+
+import (
+	"context"
+	"time"
+
+	"github.com/scaivault/scaivault/internal/statement"
+)
+
+// A fence is a statement ahead of a message that fails, and so undoes all of
+// it, unless something holds at the moment at which the source executes it. A
+// source that was frozen, or a proxy that kept a message back, executes late;
+// no time-out on our side or theirs prevents that (facts of the measurements,
+// A5), but a fence does.
+type fence struct {
+	condition string
+	failed    func(attempt string) error // what to answer when it does not hold
+}
+
+// beforeDeadline holds while the source's clock is before a moment of ours.
+func beforeDeadline(c *conn, deadline time.Time) fence {
+	return fence{
+		condition: "clock_timestamp() < " + timestamp(deadline.Add(c.offset)),
+		failed: func(attempt string) error {
+			return refused(attempt+": the deadline had passed when the source came to it", nil)
+		},
+	}
+}
+
+// sameServer holds on the server of this engine, while that takes changes:
+// with a pooler or a floating address in between, a connection may have moved.
+func (e *Engine) sameServer() fence {
+	condition := "NOT pg_is_in_recovery()"
+	if e.config.SourceID == "" {
+		condition += " AND (SELECT system_identifier FROM pg_control_system())::text = " + statement.QuoteLiteral(e.source)
+	}
+	return fence{
+		condition: condition,
+		failed: func(attempt string) error {
+			return wrongServer(attempt+": the source is a standby, or another server than the one the engine was opened on", nil)
+		},
+	}
+}
+
+// guarded sends a message behind fences. The results are those of the message
+// alone. The error is an *engine.Error; secrets are kept out of it.
+func (c *conn) guarded(ctx context.Context, attempt string, fences []fence, sql string, secrets ...statement.Secret) (results, error) {
+	text := ""
+	for _, f := range fences {
+		text += "SELECT 1/(" + f.condition + ")::int;\n"
+	}
+	answers, err := c.run(ctx, text+sql)
+	switch {
+	case err == nil:
+		return answers[len(fences):], nil
+	case len(answers) < len(fences) && code(err) == codeDivisionByZero:
+		return nil, fences[len(answers)].failed(attempt)
+	}
+	return nil, rawError{sentError(attempt, err, secrets...), err}
+}
+
+// rawError is an *engine.Error that still tells the driver's error to this
+// package.
+type rawError struct {
+	mapped error
+	raw    error
+}
+
+func (e rawError) Error() string   { return e.mapped.Error() }
+func (e rawError) Unwrap() []error { return []error{e.mapped, e.raw} }

@@ -1,0 +1,192 @@
+package postgresql
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"time"
+)
+
+// lane is what a connection is wanted for.
+type lane int
+
+const (
+	issuing  lane = iota // making and moving credentials
+	revoking             // killing them, and looking after the source
+)
+
+// pool bounds the connections to a source. Issuing never holds all of them, so
+// that revocation finds one however many callers want credentials.
+type pool struct {
+	patience time.Duration // for a connection to be made, or to show that it lives
+	all      chan struct{} // one token per connection in use
+	issuing  chan struct{} // one token per connection used for issuing
+
+	mu        sync.Mutex
+	connector *connector
+	idle      []*conn // the last used at the end
+	limit     int
+	closed    bool
+
+	// abandoned are backends whose connection we gave up while they were busy.
+	// They may still execute what they were sent.
+	abandoned map[uint32]time.Time
+}
+
+func newPool(c *connector, limit int) *pool {
+	return &pool{
+		connector: c,
+		patience:  c.patience,
+		limit:     limit,
+		all:       make(chan struct{}, limit),
+		issuing:   make(chan struct{}, limit-1),
+		abandoned: map[uint32]time.Time{},
+	}
+}
+
+var errClosed = errors.New("the engine is closed")
+
+// with runs f with a connection to the database. A connection on which f, or
+// the source, left anything unfinished is not used again. The error of taking
+// the connection says that nothing was sent.
+func (p *pool) with(ctx context.Context, l lane, database string, f func(*conn) error) error {
+	if l == issuing {
+		if err := take(ctx, p.issuing); err != nil {
+			return err
+		}
+		defer func() { <-p.issuing }()
+	}
+	if err := take(ctx, p.all); err != nil {
+		return err
+	}
+	defer func() { <-p.all }()
+
+	c, err := p.get(ctx, database)
+	if err != nil {
+		return err
+	}
+	err = f(c)
+	p.put(c)
+	return err
+}
+
+func take(ctx context.Context, tokens chan struct{}) error {
+	select {
+	case tokens <- struct{}{}:
+		return nil
+	case <-ctx.Done():
+		return busy("wait for a connection: all are in use", ctx.Err())
+	}
+}
+
+// get finds an idle connection that works, or makes one.
+func (p *pool) get(ctx context.Context, database string) (*conn, error) {
+	for {
+		c, spare, err := p.pick(database)
+		if err != nil {
+			return nil, unreachable("use the source", err)
+		}
+		if spare != nil {
+			spare.close()
+		}
+		if c == nil {
+			return p.connect(ctx, database)
+		}
+		if time.Since(c.usedAt) < maxIdle {
+			return c, nil
+		}
+		// The source may have been restarted since: find out before anything
+		// is sent whose fate would then be unknown.
+		probe, cancel := context.WithTimeout(ctx, p.patience)
+		err = c.compareClocks(probe)
+		cancel()
+		if err == nil {
+			return c, nil
+		}
+		c.close()
+	}
+}
+
+// pick takes the idle connection to the database that was used last, and one to
+// close where the idle ones would exceed the limit together with a new one.
+func (p *pool) pick(database string) (c, spare *conn, err error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.closed {
+		return nil, nil, errClosed
+	}
+	for i := len(p.idle) - 1; i >= 0; i-- {
+		if p.idle[i].database == database {
+			c = p.idle[i]
+			p.idle = append(p.idle[:i], p.idle[i+1:]...)
+			return c, nil, nil
+		}
+	}
+	if len(p.idle) > 0 && len(p.idle)+len(p.all) > p.limit {
+		spare, p.idle = p.idle[0], p.idle[1:]
+	}
+	return nil, spare, nil
+}
+
+func (p *pool) put(c *conn) {
+	const idleStatus = 'I' // no transaction is open
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	switch {
+	case c.pg.IsClosed():
+		p.abandoned[c.pg.PID()] = time.Now()
+	case p.closed || c.pg.IsBusy() || c.pg.TxStatus() != idleStatus:
+		p.abandoned[c.pg.PID()] = time.Now()
+		go c.close()
+	default:
+		p.idle = append(p.idle, c)
+	}
+}
+
+// givenUp are the backends abandoned so far.
+func (p *pool) givenUp() map[uint32]time.Time {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	taken := make(map[uint32]time.Time, len(p.abandoned))
+	for pid, at := range p.abandoned {
+		taken[pid] = at
+	}
+	return taken
+}
+
+// forget drops backends that were seen gone.
+func (p *pool) forget(gone map[uint32]time.Time) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for pid, at := range gone {
+		if p.abandoned[pid] == at {
+			delete(p.abandoned, pid)
+		}
+	}
+}
+
+// replace makes later connections in another way. Open ones stay: a changed
+// password does not end them.
+func (p *pool) replace(c *connector) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.connector = c
+}
+
+func (p *pool) connect(ctx context.Context, database string) (*conn, error) {
+	p.mu.Lock()
+	connector := p.connector
+	p.mu.Unlock()
+	return connector.connect(ctx, database)
+}
+
+// close ends the idle connections; those in use end when they come back.
+func (p *pool) close() {
+	p.mu.Lock()
+	idle := p.idle
+	p.idle, p.closed = nil, true
+	p.mu.Unlock()
+	for _, c := range idle {
+		c.close()
+	}
+}

@@ -1,0 +1,180 @@
+package postgresql_test
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"log/slog"
+	"net"
+	"os"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/scaivault/scaivault/engine"
+	"github.com/scaivault/scaivault/engine/postgresql"
+	"github.com/scaivault/scaivault/internal/ident"
+	"github.com/scaivault/scaivault/internal/statement"
+	"github.com/scaivault/scaivault/test/pgtest"
+)
+
+func TestMain(m *testing.M) { os.Exit(pgtest.Main(m)) }
+
+// way is how a root is set up.
+type way string
+
+const (
+	createRole way = postgresql.SetupCreateRole
+	definer    way = postgresql.SetupDefiner
+)
+
+// source is a database with a table, a root made by exactly the printed
+// statements, and engines over it.
+type source struct {
+	server         *pgtest.Server
+	db             string
+	root, password string
+	namer          *statement.Namer
+	addr           string // of the server, or of a proxy before it
+}
+
+func newSource(t *testing.T, server *pgtest.Server, w way) *source {
+	t.Helper()
+	s := &source{server: server, db: server.CreateDB(t), addr: server.Addr()}
+	s.namer = statement.NewNamer("inst_test", []byte("0123456789abcdef"), nil)
+	server.ExecIn(t, s.db, `CREATE TABLE items (id int PRIMARY KEY, name text); INSERT INTO items VALUES (1, 'one')`)
+	s.root, s.password = server.NewRoot(t, pgtest.Plain)
+	sql, err := postgresql.SetupSQL(postgresql.Setup{Root: s.root, Database: s.db, Owner: pgtest.Superuser, Way: string(w)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	server.ExecIn(t, s.db, sql)
+	return s
+}
+
+// config is a configuration of the engine over the source; extra overrides.
+func (s *source) config(extra map[string]any) json.RawMessage {
+	c := map[string]any{
+		"connection_url":        fmt.Sprintf("postgresql://{{username}}:{{password}}@%s/%s?sslmode=disable", s.addr, s.db),
+		"root_credentials_path": "infra/root",
+		"operation_timeout":     "10s",
+	}
+	for k, v := range extra {
+		c[k] = v
+	}
+	raw, err := json.Marshal(c)
+	if err != nil {
+		panic(err)
+	}
+	return raw
+}
+
+func (s *source) options(extra map[string]any) engine.Options {
+	var dialer net.Dialer
+	return engine.Options{
+		Installation: "inst_test", EngineID: ident.New(ident.Engine), EngineName: "db", Node: "node-a", Epoch: 1,
+		Config: s.config(extra),
+		Root:   map[string]statement.Secret{"username": statement.Secret(s.root), "password": statement.Secret(s.password)},
+		Namer:  s.namer, Dial: dialer.DialContext, Logger: slog.New(slog.DiscardHandler),
+	}
+}
+
+// open opens an engine and closes it at the test's end.
+func (s *source) open(t *testing.T, extra map[string]any) *postgresql.Engine {
+	t.Helper()
+	return openEngine(t, s.options(extra))
+}
+
+func openEngine(t *testing.T, o engine.Options) *postgresql.Engine {
+	t.Helper()
+	e, err := postgresql.Type{}.Open(t.Context(), o)
+	if err != nil {
+		t.Fatalf("open: %v", err)
+	}
+	t.Cleanup(e.Close)
+	return e.(*postgresql.Engine)
+}
+
+func parseRole(t *testing.T, document string) engine.Role {
+	t.Helper()
+	r, err := postgresql.Type{}.ParseRole(json.RawMessage(document))
+	if err != nil {
+		t.Fatalf("parse role: %v", err)
+	}
+	return r
+}
+
+const (
+	readItems  = `{"privileges": ["SELECT ON ALL TABLES IN SCHEMA public", "USAGE ON SCHEMA public"]}`
+	statements = `{"creation_statements": ["CREATE ROLE \"{{name}}\" WITH LOGIN PASSWORD '{{password}}' VALID UNTIL '{{expiration}}'", "GRANT SELECT ON ALL TABLES IN SCHEMA public TO \"{{name}}\""]}`
+)
+
+// plan plans a credential that ends in an hour.
+func plan(t *testing.T, e *postgresql.Engine, role engine.Role) *engine.Plan {
+	t.Helper()
+	p, err := e.Plan(t.Context(), engine.PlanRequest{LeaseID: ident.New(ident.Lease), RoleName: "reader", Role: role, ExpiresAt: time.Now().Add(time.Hour)})
+	if err != nil {
+		t.Fatalf("plan: %v", err)
+	}
+	p.Deadline = time.Now().Add(20 * time.Second)
+	return p
+}
+
+// credential is an issued one.
+type credential struct {
+	username, password string
+	recipe             engine.Recipe
+}
+
+func issue(t *testing.T, e *postgresql.Engine, role engine.Role) credential {
+	t.Helper()
+	p := plan(t, e, role)
+	r, err := e.Issue(t.Context(), p)
+	if err != nil {
+		t.Fatalf("issue: %v", err)
+	}
+	return credential{p.Username, p.Data["password"].Reveal(), r}
+}
+
+func revoke(t *testing.T, e *postgresql.Engine, r engine.Recipe) engine.Outcome {
+	t.Helper()
+	outcome, err := e.Revoke(t.Context(), r)
+	if err != nil {
+		t.Fatalf("revoke: %v", err)
+	}
+	return outcome
+}
+
+// login opens a session as the credential.
+func (s *source) login(t *testing.T, c credential) *pgx.Conn {
+	t.Helper()
+	return s.server.Connect(t, c.username, c.password, s.db)
+}
+
+// loginFails tells whether the source refuses the credential.
+func (s *source) loginFails(c credential) bool {
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	conn, err := pgx.Connect(ctx, s.server.URL(c.username, c.password, s.db))
+	if err != nil {
+		return true
+	}
+	_ = conn.Close(ctx) // only whether it opened counts
+	return false
+}
+
+// count is the one number that a query gives to the superuser.
+func (s *source) count(t *testing.T, sql string, args ...any) int {
+	t.Helper()
+	var n int
+	if err := s.server.Superuser(t).QueryRow(t.Context(), sql, args...).Scan(&n); err != nil {
+		t.Fatalf("%s: %v", sql, err)
+	}
+	return n
+}
+
+func (s *source) roles(t *testing.T, name string) int {
+	t.Helper()
+	return s.count(t, "SELECT count(*) FROM pg_roles WHERE rolname = $1", name)
+}
