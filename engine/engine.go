@@ -69,6 +69,9 @@ type Options struct {
 	EngineName   string
 	Node         string // this node and its present epoch, in the mark of its connections
 	Epoch        int64
+	// Accepted are former servers (SourceID) whose leases an administrator said are to be settled
+	// on the present one: their recipes are taken, but for the ids that only the former knew.
+	Accepted []string
 
 	Config json.RawMessage             // as ParseConfig accepted it
 	Root   map[string]statement.Secret // the root secret's fields
