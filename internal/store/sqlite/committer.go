@@ -133,11 +133,10 @@ func (m *committer) stop() error {
 // commit runs a group and answers it. If the database fails, nothing of the group has happened,
 // and what is held in memory is read again before the next.
 func (m *committer) commit(group []*request) {
-	m.conn.lost = nil
 	if err := m.transact(group); err != nil {
 		m.log.Error("store: commit failed", "error", err, "writes", len(group))
 		m.stale = true
-		m.conn.c.ExecContext(context.Background(), "ROLLBACK") // fails where SQLite has done it
+		m.conn.rollback()
 		for _, r := range group {
 			r.err = unavailable(err)
 		}

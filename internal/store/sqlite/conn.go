@@ -53,7 +53,8 @@ type conn struct {
 	stmts map[string]*sql.Stmt
 
 	// lost is the first failure of the database itself. SQLite may have rolled the transaction
-	// back by then, so nothing of it counts.
+	// back by then: nothing of it counts, and a further statement would stand alone and be
+	// committed at once. So there is none, until the owner has begun anew.
 	lost error
 }
 
@@ -61,7 +62,18 @@ func (c *conn) close() error {
 	return errors.Join(c.c.Close(), c.db.Close())
 }
 
+// rollback ends the transaction, whatever became of it, and lets the connection begin anew. It
+// fails where SQLite has rolled back by itself, which is as good.
+func (c *conn) rollback() {
+	c.lost = nil
+	_, _ = c.exec("ROLLBACK")
+	c.lost = nil
+}
+
 func (c *conn) prepare(query string) (*sql.Stmt, error) {
+	if c.lost != nil {
+		return nil, c.lost
+	}
 	if s := c.stmts[query]; s != nil {
 		return s, nil
 	}
@@ -123,6 +135,9 @@ func (c *conn) each(query string, args []any, fn func(scan scanFunc) error) erro
 
 // eachOnce is each for statements of too many forms to keep.
 func (c *conn) eachOnce(query string, args []any, fn func(scan scanFunc) error) error {
+	if c.lost != nil {
+		return unavailable(c.lost)
+	}
 	rows, err := c.c.QueryContext(context.Background(), query, args...)
 	if err != nil {
 		return c.fail(err)

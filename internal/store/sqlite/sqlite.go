@@ -146,11 +146,10 @@ func (s *Store) Read(ctx context.Context, fn func(r store.Reader) error) error {
 		return errClosed()
 	}
 	defer func() { s.pool <- c }()
-	c.lost = nil
+	defer c.rollback()
 	if _, err := c.exec("BEGIN"); err != nil {
 		return err
 	}
-	defer c.exec("ROLLBACK")
 	return fn(&reader{conn: c, node: s.node, epoch: s.epoch})
 }
 
