@@ -1,0 +1,118 @@
+package audit
+
+import (
+	"context"
+	"crypto/hmac"
+	"encoding/hex"
+	"encoding/json"
+	"slices"
+	"time"
+
+	"github.com/scaivault/scaivault/api"
+	"github.com/scaivault/scaivault/internal/store"
+)
+
+// A head says how far a node's chain had come. Each node writes those of all chains into its own,
+// every minute, so that a chain that is lost, or whose end is cut off, is named by the others. Since
+// a node's own are cut off with the end of its chain, they are kept under the chain's key beside it
+// as well; who can roll that back, too, is found out by a sink elsewhere.
+type head struct {
+	Node string `json:"node"`
+	Seq  int64  `json:"seq"`
+	MAC  string `json:"mac"` // hexadecimal
+}
+
+const (
+	headsEvery  = time.Minute
+	headsAction = "audit_heads"
+	anchorKey   = "audit_anchor/" // + the node that wrote it
+)
+
+// anchor is the heads that a node wrote last, as they lie beside the chain.
+type anchor struct {
+	Heads []head `json:"heads"`
+	MAC   []byte `json:"mac"`
+}
+
+// Run writes down where the chains stand, every minute in which one has moved, until ctx ends.
+func (s *Service) Run(ctx context.Context) {
+	tick := time.NewTicker(headsEvery)
+	defer tick.Stop()
+	var last []head
+	for {
+		select {
+		case <-tick.C:
+			heads, err := s.WriteHeads(ctx, last)
+			if err != nil {
+				if ctx.Err() == nil {
+					s.log.Error("audit: write the heads of the chains", "error", err)
+				}
+				continue
+			}
+			last = heads
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// WriteHeads writes down where the chains stand, unless that is where they stood at the last time,
+// and returns where they stand then.
+func (s *Service) WriteHeads(ctx context.Context, last []head) (heads []head, err error) {
+	node := s.store.Node()
+	err = s.store.Write(ctx, func(tx store.Tx) error {
+		heads, err = headsOf(tx)
+		if err != nil || slices.Equal(heads, last) {
+			return err
+		}
+		err := tx.Audit(store.DefaultTenant, &api.AuditEntry{Action: headsAction, IdentityType: "system",
+			IdentityID: "system:audit", SecretPath: Path, Success: true, ExtraData: map[string]any{"heads": heads}})
+		if err != nil {
+			return err
+		}
+		// What was just written is part of where they stand.
+		if heads, err = headsOf(tx); err != nil {
+			return err
+		}
+		raw, err := json.Marshal(anchor{Heads: heads, MAC: s.seal(node, heads)})
+		if err != nil {
+			return err
+		}
+		return tx.PutMeta(anchorKey+node, raw)
+	})
+	return heads, err
+}
+
+func headsOf(r store.Reader) ([]head, error) {
+	found, err := r.AuditHeads()
+	if err != nil {
+		return nil, err
+	}
+	heads := make([]head, 0, len(found))
+	for _, h := range found {
+		heads = append(heads, head{h.Node, h.LastSeq, hex.EncodeToString(h.LastMAC)})
+	}
+	return heads, nil
+}
+
+// seal binds a node's anchor to the chain's key. No message of the chain begins like this one.
+func (s *Service) seal(node string, heads []head) []byte {
+	raw, err := json.Marshal(heads)
+	if err != nil {
+		panic("marshal heads: " + err.Error())
+	}
+	return s.chain([]byte("scaivault audit anchor v1 "+node+" "), raw)
+}
+
+// anchored are the heads kept beside a node's chain; ok is false when they were tampered with.
+func (s *Service) anchored(r store.Reader, node string) (heads []head, ok bool, err error) {
+	raw, err := r.Meta(anchorKey + node)
+	if err != nil || raw == nil {
+		return nil, true, err
+	}
+	var a anchor
+	if json.Unmarshal(raw, &a) != nil || !hmac.Equal(a.MAC, s.seal(node, a.Heads)) {
+		return nil, false, nil
+	}
+	return a.Heads, true, nil
+}
