@@ -22,7 +22,7 @@ help: ## This list
 build: ## The program, as bin/scaivault
 	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '-s -w -X main.version=$(VERSION)' -o bin/scaivault ./cmd/scaivault
 
-demo: build postgres ## A real PostgreSQL user made, used, renewed and killed; leaves nothing running
+demo: build ## A real PostgreSQL user made, used, renewed and killed; leaves nothing running
 	scripts/demo.sh
 
 # All checks run even when one fails (-k), so that one run shows everything.

@@ -8,8 +8,13 @@ import (
 	"github.com/scaivault/scaivault/internal/cli"
 )
 
+// version is set by the linker, see the Makefile.
+var version string //nolint:gochecknoglobals // the linker sets variables only
+
 func main() {
 	os.Exit(cli.Main(context.Background(), cli.Process{
-		Args: os.Args[1:], Environ: os.Environ(), In: os.Stdin, Out: os.Stdout, Err: os.Stderr,
+		Version: version,
+		Args:    os.Args[1:], Environ: os.Environ(),
+		In: os.Stdin, Out: os.Stdout, Err: os.Stderr,
 	}))
 }

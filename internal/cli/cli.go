@@ -22,6 +22,7 @@ import (
 
 // Process is what a command sees of the world.
 type Process struct {
+	Version string   // of the program; what the Go tool knows when empty
 	Args    []string // without the program's name
 	Environ []string // NAME=value
 	In      io.Reader

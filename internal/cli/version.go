@@ -14,7 +14,7 @@ import (
 func (a *app) versionCommand() *cobra.Command {
 	return a.local("version", "print the version of this program", 0,
 		func(context.Context, []string) error {
-			v := build()
+			v := build(a.Version)
 			return a.show(v, func(t *table) {
 				t.field("version", v.Version)
 				t.field("commit", v.Commit)
@@ -36,14 +36,15 @@ func (a *app) openAPICommand() *cobra.Command {
 		})
 }
 
-// build is what the Go tool wrote into the program.
-func build() api.Version {
-	v := api.Version{Version: "devel", GoVersion: runtime.Version(), API: "v1"}
+// build names the program: by the given version, else by what the Go tool wrote
+// into it.
+func build(version string) api.Version {
+	v := api.Version{Version: first(version, "devel"), GoVersion: runtime.Version(), API: "v1"}
 	info, ok := debug.ReadBuildInfo()
 	if !ok {
 		return v
 	}
-	if info.Main.Version != "" && info.Main.Version != "(devel)" {
+	if version == "" && info.Main.Version != "" && info.Main.Version != "(devel)" {
 		v.Version = info.Main.Version
 	}
 	for _, s := range info.Settings {
