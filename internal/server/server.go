@@ -126,6 +126,9 @@ func (s *Server) routes() []route {
 	return slices.Concat(
 		s.secretRoutes(),
 		s.dynamicRoutes(),
+		s.policyRoutes(),
+		s.authRoutes(),
+		s.auditRoutes(),
 		s.systemRoutes(),
 	)
 }

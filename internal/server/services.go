@@ -1,6 +1,9 @@
 package server
 
 import (
+	"github.com/scaivault/scaivault/internal/access"
+	"github.com/scaivault/scaivault/internal/audit"
+	"github.com/scaivault/scaivault/internal/identity"
 	"github.com/scaivault/scaivault/internal/lease"
 	"github.com/scaivault/scaivault/internal/secret"
 	"github.com/scaivault/scaivault/internal/source"
@@ -11,4 +14,8 @@ type Services struct {
 	Secrets *secret.Service
 	Sources *source.Service
 	Leases  *lease.Manager
+
+	Policies   *access.Policies
+	Identities *identity.Service
+	Audit      *audit.Service
 }
