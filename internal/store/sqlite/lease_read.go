@@ -134,7 +134,7 @@ func (r *reader) Overdue(engineID string, now time.Time) (n int, oldest time.Tim
 // NextDue tells for each engine when its next lease is due; see [store.Reader].
 func (r *reader) NextDue() (map[string]time.Time, error) {
 	var engines []string
-	err := r.conn.each("SELECT DISTINCT engine_id FROM lease_counts", nil, func(scan scanFunc) error {
+	err := r.conn.each(enginesDue, nil, func(scan scanFunc) error {
 		var id string
 		err := scan(&id)
 		engines = append(engines, id)
@@ -153,6 +153,14 @@ func (r *reader) NextDue() (map[string]time.Time, error) {
 	}
 	return next, nil
 }
+
+// enginesDue steps through the index from engine to engine, whatever lies between.
+const enginesDue = `WITH RECURSIVE engines (id) AS (
+		SELECT min(engine_id) FROM leases INDEXED BY leases_due WHERE due_at IS NOT NULL
+		UNION ALL
+		SELECT (SELECT min(engine_id) FROM leases INDEXED BY leases_due WHERE due_at IS NOT NULL AND engine_id > engines.id)
+		FROM engines WHERE engines.id IS NOT NULL)
+	SELECT id FROM engines WHERE id IS NOT NULL`
 
 // nextDue goes through the engine's rows in the order of their moments, over those under a valid
 // claim, which are due at its end, to the first that is free: none after it can be earlier.
