@@ -71,6 +71,13 @@ func Open(ctx context.Context, st store.Store, s Seal) (*Keyring, error) {
 		if stored, err = tx.Meta(MetaKey); err != nil || stored != nil {
 			return err
 		}
+		heads, err := tx.AuditHeads()
+		if err != nil {
+			return err
+		}
+		if len(heads) > 0 {
+			return errors.New("the store holds data and no keyring: restore it from a backup")
+		}
 		stored = raw
 		return tx.PutMeta(MetaKey, raw)
 	})

@@ -1,0 +1,151 @@
+package node
+
+import (
+	"context"
+	"net"
+	"net/netip"
+	"time"
+
+	"github.com/scaivault/scaivault/api"
+	"github.com/scaivault/scaivault/engine/builtin"
+	"github.com/scaivault/scaivault/internal/access"
+	"github.com/scaivault/scaivault/internal/audit"
+	"github.com/scaivault/scaivault/internal/dial"
+	"github.com/scaivault/scaivault/internal/identity"
+	"github.com/scaivault/scaivault/internal/lease"
+	"github.com/scaivault/scaivault/internal/metrics"
+	"github.com/scaivault/scaivault/internal/seal"
+	"github.com/scaivault/scaivault/internal/secret"
+	"github.com/scaivault/scaivault/internal/server"
+	"github.com/scaivault/scaivault/internal/source"
+	"github.com/scaivault/scaivault/internal/statement"
+	"github.com/scaivault/scaivault/internal/store"
+)
+
+// parts are what a node is made of.
+type parts struct {
+	store     store.Store
+	identity  *identity.Service
+	metrics   *metrics.Metrics
+	server    *server.Server
+	tokenFile *tokenFile
+}
+
+// assemble opens the store and puts everything on top of it, in the order of who needs whom.
+func (n *Node) assemble(ctx context.Context, o Options, metricsListener net.Listener) (*parts, error) {
+	opened, key, keys, err := openStore(ctx, n.config, n.log)
+	if err != nil {
+		return nil, err
+	}
+	n.onClose(func(context.Context) error { return opened.Close() })
+	nameKey, err := keys.NameKey()
+	if err != nil {
+		return nil, err
+	}
+	auditKey, err := keys.AuditKey()
+	if err != nil {
+		return nil, err
+	}
+	p := &parts{metrics: metrics.New(), tokenFile: newTokenFile(n.config.DataDir, n.log)}
+	p.store = timed{opened, p.metrics}
+	door := access.New(access.Config{Store: p.store, Limits: n.config.RateLimits, Logger: n.log,
+		BootstrapUsed: p.tokenFile.remove})
+
+	secrets := secret.New(p.store, door, keys)
+	sources := source.New(source.Config{
+		Store: p.store, Door: door, Secrets: secrets, Keys: keys, EndBindings: access.EndBindings, Types: builtin.Types(),
+		Namer: statement.NewNamer(p.store.Installation(), nameKey, nil), Dial: n.dialer(metricsListener).DialContext, Logger: n.log,
+	})
+	leases := lease.New(lease.Config{Store: p.store, Door: door, Sources: sources, Metrics: p.metrics, Logger: n.log})
+	sources.SetRevoker(leases)
+	secrets.Join(secret.Hooks{InUse: sources.Uses, Pinned: sources.Pinned,
+		Changed: func(string, string, int) { sources.SecretChanged() }})
+	p.identity = identity.New(identity.Config{Store: p.store, Door: door, Leases: leases, Logger: n.log})
+	trail := audit.New(audit.Config{Store: p.store, Door: door, Chain: audit.Chain(auditKey), Logger: n.log})
+
+	p.metrics.Engines(func() []metrics.EngineState { return n.engineStates(sources) })
+	p.server = server.New(server.Config{
+		Services: server.Services{Secrets: secrets, Sources: sources, Leases: leases, Identities: p.identity,
+			Policies: access.NewPolicies(p.store, door), Audit: trail},
+		Door: door, Metrics: p.metrics, Logger: n.log,
+		System: server.System{Version: o.Version, Commit: o.Commit, Node: p.store.Node(), Epoch: p.store.Epoch(),
+			Checks:  map[string]func(context.Context) error{"store": p.store.Ping, "seal": sealCheck(p.store, key)},
+			Inspect: inspect(door),
+			Engines: func(ctx context.Context, c *access.Caller) ([]api.EngineSummary, error) {
+				return sources.Summaries(ctx, c.Tenant)
+			},
+		},
+	})
+
+	n.onClose(func(context.Context) error { n.stopLoops(); n.loops.Wait(); return nil })
+	for _, run := range []func(context.Context){door.Run, p.identity.Run, trail.Run,
+		(&retention{p.store, secrets, n.config.LeaseRetention, n.config.AuditRetention, n.log}).run} {
+		n.loop(run)
+	}
+	n.onClose(func(context.Context) error { sources.Close(); return nil })
+	leases.Start()
+	n.onClose(func(context.Context) error { leases.Stop(); return nil })
+	return p, nil
+}
+
+// dialer is the one way to sources: databases live on private networks, but never at an address
+// of this server.
+func (n *Node) dialer(others ...net.Listener) *dial.Dialer {
+	var own []netip.AddrPort
+	for _, l := range append(others, n.listener) {
+		if l == nil {
+			continue
+		}
+		if a, err := netip.ParseAddrPort(l.Addr().String()); err == nil {
+			own = append(own, a)
+		}
+	}
+	return &dial.Dialer{Policy: dial.Policy{Private: true, Unix: true, Own: own}}
+}
+
+// sealCheck proves that the seal still opens what the store holds.
+func sealCheck(st store.Store, key *seal.File) func(ctx context.Context) error {
+	return func(ctx context.Context) error {
+		var keyring []byte
+		err := st.Read(ctx, func(r store.Reader) (err error) {
+			keyring, err = r.Meta(seal.MetaKey)
+			return err
+		})
+		if err != nil {
+			return err
+		}
+		return seal.Check(ctx, key, keyring)
+	}
+}
+
+// inspect admits to the node's detailed state: scope admin, and read on sys/health.
+func inspect(door *access.Door) func(ctx context.Context, c *access.Caller) error {
+	return func(ctx context.Context, c *access.Caller) error {
+		const path = "sys/health"
+		pass, err := door.Admit(ctx, c, access.Ask{Action: "system_health", Path: path, Category: access.CategorySystem,
+			Any: []access.Right{{Scope: access.ScopeAdmin, Permission: "read", Path: path}}})
+		if err != nil {
+			return err
+		}
+		return pass.Record(ctx, nil)
+	}
+}
+
+// scrapeTimeout bounds what a scrape of the metrics may ask of the store.
+const scrapeTimeout = 5 * time.Second
+
+func (n *Node) engineStates(sources *source.Service) []metrics.EngineState {
+	ctx, cancel := context.WithTimeout(n.loopsCtx, scrapeTimeout)
+	defer cancel()
+	engines, err := sources.Summaries(ctx, store.DefaultTenant)
+	if err != nil {
+		n.log.Error("metrics: read the engines' states", "error", err)
+		return nil
+	}
+	states := make([]metrics.EngineState, 0, len(engines))
+	for _, e := range engines {
+		states = append(states, metrics.EngineState{Engine: e.Engine, Healthy: e.Status == api.EngineHealthy,
+			Active: e.ActiveLeases, Overdue: e.RevocationBacklog})
+	}
+	return states
+}
