@@ -88,6 +88,7 @@ Exit codes: 0 done, 1 failed, 2 not authenticated, 3 not allowed, 4 not found,
 	root.AddGroup(
 		&cobra.Group{ID: "use", Title: "Use credentials and secrets:"},
 		&cobra.Group{ID: "manage", Title: "Manage:"},
+		&cobra.Group{ID: "host", Title: "On the server's host:"},
 	)
 	add := func(group string, commands ...*cobra.Command) {
 		for _, c := range commands {
@@ -98,6 +99,7 @@ Exit codes: 0 done, 1 failed, 2 not authenticated, 3 not allowed, 4 not found,
 	add("use", a.runCommand(), a.dynamicCommand(), a.secretsCommand())
 	add("manage", a.authCommand(), a.policiesCommand(), a.auditCommand(), a.configCommand())
 	add("host")
+	add("host", a.serverCommand(), a.devCommand(), a.bootstrapCommand())
 	root.AddCommand(a.versionCommand(), a.openAPICommand())
 	return root
 }

@@ -14,7 +14,7 @@ func (a *app) dynamicCommand() *cobra.Command {
 	return group("dynamic", "credentials made on demand: engines, roles, leases",
 		group("engines", "the sources that credentials are made at",
 			a.enginesList(), a.enginesGet(), a.enginesCreate(), a.enginesUpdate(), a.enginesDelete(),
-			a.enginesHealth(), a.enginesReconcile(), a.enginesAbandon(), a.enginesAcceptSource()),
+			a.enginesHealth(), a.enginesReconcile(), a.enginesAbandon(), a.enginesAcceptSource(), a.enginesSetupSQL()),
 		group("roles", "what the credentials of an engine may do",
 			a.rolesList(), a.rolesGet(), a.rolesCreate(), a.rolesUpdate(), a.rolesDelete(), a.rolesTest()),
 		a.credsCommand(),

@@ -81,6 +81,10 @@ func statusOf(err error) int {
 func (a *app) fail(err error) {
 	text := err.Error()
 	var refused *client.Error
+	var failed *fault.Error
+	if errors.As(err, &failed) {
+		text = failed.Message
+	}
 	if errors.As(err, &refused) {
 		text = refused.Message
 		if refused.RequestID != "" {
