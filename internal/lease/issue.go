@@ -63,6 +63,7 @@ func (m *Manager) issue(ctx context.Context, pass *access.Pass, engineName, role
 		case err != nil:
 			return nil, err
 		}
+		m.sources.Observe(i.engine, true)
 		m.metrics.Issued(engineName, roleName)
 		return credential(i), nil
 	}
@@ -97,6 +98,11 @@ func (m *Manager) prepare(ctx context.Context, pass *access.Pass, engineName, ro
 	}
 	handle, err := m.sources.Acquire(ctx, e)
 	if err != nil {
+		return nil, source.Fault(engineName, err)
+	}
+	if err := e.Reached(handle.SourceID()); err != nil {
+		handle.Release()
+		m.sources.Reopen(e.ID)
 		return nil, source.Fault(engineName, err)
 	}
 	i := &issuance{pass: pass, engine: e, role: role, handle: handle, params: params}
@@ -239,6 +245,7 @@ func (m *Manager) rename(ctx context.Context, i *issuance) error {
 			if l.Status != api.LeaseIssuing {
 				return fault.New(fault.LeaseRevoked, "the lease was revoked while it was being issued")
 			}
+			l.Claim = nil // whoever looks at the former name writes nothing down
 			l.Username, l.Recipe, l.Deadline, l.DueAt = i.lease.Username, i.lease.Recipe, i.lease.Deadline, i.lease.DueAt
 			return nil
 		})
@@ -258,15 +265,20 @@ func (m *Manager) confirm(ctx context.Context, i *issuance, recipe engine.Recipe
 		}
 		l, err := tx.UpdateLease(i.lease.ID, func(l *store.Lease) error {
 			l.Recipe, l.Deadline = recipe, time.Time{} // the source has answered: nothing comes late
+			// The account exists since the row was last looked at: whoever is at it, and may have
+			// found nothing there, writes nothing down.
+			l.Claim = nil
+			now := tx.Now()
 			switch l.Status {
 			case api.LeaseIssuing, api.LeaseActive: // active: a recovery was faster
 				l.Status, l.Unconfirmed = api.LeaseActive, false
 				due := l.ExpiresAt
 				l.DueAt = &due
-				applyFences(l, fences, tx.Now())
+				applyFences(l, fences, now)
 			case api.LeaseRevoking:
-				now := tx.Now()
 				l.DueAt = &now
+			case api.LeaseRevoked: // closed before the source answered
+				l.DueAt, l.LateLooks = &now, max(l.LateLooks, 1)
 			}
 			return nil
 		})
@@ -297,8 +309,11 @@ func (m *Manager) confirm(ctx context.Context, i *issuance, recipe engine.Recipe
 // the row stays as it is until its deadline has passed and the source was looked at.
 func (m *Manager) failed(ctx context.Context, i *issuance, cause error) error {
 	reason := source.Fault(i.engine.Name, cause)
-	if k := kind(cause); k == engine.Unreachable || k == engine.Uncertain {
+	switch kind(cause) {
+	case engine.Unreachable, engine.Uncertain:
 		m.sources.Observe(i.engine, false)
+	case engine.WrongServer:
+		m.sources.Reopen(i.engine.ID)
 	}
 	err := m.store.WriteRelaxed(ctx, func(tx store.Tx) error {
 		l, err := tx.UpdateLease(i.lease.ID, func(l *store.Lease) error {

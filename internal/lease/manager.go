@@ -10,6 +10,7 @@ package lease
 import (
 	"context"
 	"log/slog"
+	"math"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -40,6 +41,10 @@ const (
 	batchesAtOnce = 2
 )
 
+// awake is what sleeping holds while the scheduler looks: it may have read the due moments already,
+// so every new one makes it look again.
+const awake = math.MaxInt64
+
 // Identity is the lease manager's own, in the audit trail.
 const Identity = "system:lease"
 
@@ -62,7 +67,7 @@ type Manager struct {
 
 	claimNo  atomic.Int64
 	wake     chan struct{}
-	sleeping atomic.Int64 // until when the scheduler sleeps, in Unix microseconds
+	sleeping atomic.Int64 // until when the scheduler sleeps, in Unix microseconds; awake while it looks
 
 	ctx  context.Context
 	stop context.CancelFunc
@@ -79,6 +84,7 @@ func New(c Config) *Manager {
 	m := &Manager{store: c.Store, door: c.Door, sources: c.Sources, metrics: c.Metrics, log: c.Logger,
 		wake: make(chan struct{}, 1), workers: map[string]*worker{}, waiting: map[string][]chan struct{}{},
 		renews: map[string]bool{}}
+	m.sleeping.Store(awake)
 	m.ctx, m.stop = context.WithCancel(context.Background())
 	return m
 }
@@ -91,7 +97,9 @@ func (m *Manager) Start() {
 
 // Stop ends the work and waits for what is being done; rows keep their due moment. Safe twice.
 func (m *Manager) Stop() {
-	m.stop()
+	m.mu.Lock()
+	m.stop() // under the lock, so that no worker starts after the wait began
+	m.mu.Unlock()
 	m.wg.Wait()
 }
 
@@ -124,17 +132,19 @@ func (m *Manager) schedule() {
 			timer.Stop()
 			return
 		}
-		m.sleeping.Store(0)
 	}
 }
 
 // look starts the workers of what is due and tells when to look again.
 func (m *Manager) look() time.Time {
 	next := time.Now().Add(time.Minute)
-	m.sleeping.Store(0)
+	m.sleeping.Store(awake)
 	if err := m.markFences(m.ctx); err != nil && m.ctx.Err() == nil {
 		m.log.Error("fences could not be marked, trying again", "error", err)
 		next = time.Now().Add(time.Second)
+	}
+	if err := m.sources.DrainedAll(m.ctx); err != nil && m.ctx.Err() == nil {
+		m.log.Error("engines that wait for their last lease could not be looked at, trying again", "error", err)
 	}
 	var due map[string]time.Time
 	var now time.Time

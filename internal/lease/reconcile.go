@@ -29,7 +29,7 @@ func (m *Manager) Reconcile(ctx context.Context, c *access.Caller, engineName st
 		return nil, err
 	}
 	result, err := m.reconcile(ctx, pass, engineName, dryRun)
-	if err == nil {
+	if result != nil { // what was removed before a failure is recorded, too
 		pass.Set("orphans", result.Orphans)
 		pass.Set("removed", result.Removed)
 	}
@@ -53,17 +53,19 @@ func (m *Manager) reconcile(ctx context.Context, pass *access.Pass, engineName s
 	if !ok {
 		return nil, fault.New(fault.InvalidConfig, "an engine of this type cannot list its accounts, so there is nothing to reconcile")
 	}
+	// A lease may be active whose account was made after the list was: such young ones are not missing.
+	settled := time.Now().Add(-e.Config.OperationTimeout - grace)
 	accounts, err := lister.List(ctx)
 	if err != nil {
 		return nil, source.Fault(engineName, err)
 	}
 	result := &api.ReconcileResult{Engine: engineName, DryRun: dryRun, Accounts: len(accounts),
 		Orphans: []string{}, Removed: []string{}, Pending: []string{}, Missing: []string{}, Residues: []string{}}
-	orphans, err := m.orphans(ctx, e, accounts, result)
+	orphans, err := m.orphans(ctx, e, accounts, settled, result)
 	if err != nil {
 		return nil, err
 	}
-	old, err := m.remember(ctx, e, orphans)
+	old, err := m.remember(ctx, pass, e, orphans, dryRun)
 	if err != nil {
 		return nil, err
 	}
@@ -74,7 +76,7 @@ func (m *Manager) reconcile(ctx context.Context, pass *access.Pass, engineName s
 			result.Pending = append(result.Pending, a.Username)
 		case !dryRun:
 			if _, err := h.Revoke(ctx, a.Recipe); err != nil {
-				return nil, source.Fault(engineName, err)
+				return result, source.Fault(engineName, err)
 			}
 			m.log.Warn("an account that no lease bears was removed", "engine", engineName, "username", a.Username)
 			m.metrics.Revocation(engineName, api.ReasonReconciled, "revoked")
@@ -86,7 +88,7 @@ func (m *Manager) reconcile(ctx context.Context, pass *access.Pass, engineName s
 
 // orphans are the accounts that no lease bears. It notes in the result which active leases have no
 // account, and has accounts whose lease is closed looked at again.
-func (m *Manager) orphans(ctx context.Context, e *source.Engine, accounts []engine.Account, result *api.ReconcileResult) ([]engine.Account, error) {
+func (m *Manager) orphans(ctx context.Context, e *source.Engine, accounts []engine.Account, settled time.Time, result *api.ReconcileResult) ([]engine.Account, error) {
 	names := make([]string, len(accounts))
 	for k, a := range accounts {
 		names[k] = a.Username
@@ -98,7 +100,7 @@ func (m *Manager) orphans(ctx context.Context, e *source.Engine, accounts []engi
 			return err
 		}
 		missing, err = usernames(r, store.LeaseFilter{Tenant: e.Tenant, EngineID: e.ID, Status: api.LeaseActive}, func(l *store.Lease) bool {
-			return borne[l.Username] == nil && l.ExpiresAt.After(r.Now())
+			return borne[l.Username] == nil && l.IssuedAt.Before(settled) && l.ExpiresAt.After(r.Now())
 		})
 		if err != nil {
 			return err
@@ -146,8 +148,9 @@ func (m *Manager) lookAgain(ctx context.Context, id string) error {
 }
 
 // remember keeps when each orphan of the engine was first seen, and tells which were seen at least
-// orphanAge ago. What is no orphan any more is forgotten.
-func (m *Manager) remember(ctx context.Context, e *source.Engine, orphans []engine.Account) (old map[string]bool, err error) {
+// orphanAge ago. What is no orphan any more is forgotten. What is about to be removed is recorded
+// first (law L7).
+func (m *Manager) remember(ctx context.Context, pass *access.Pass, e *source.Engine, orphans []engine.Account, dryRun bool) (old map[string]bool, err error) {
 	key := "orphans/" + e.ID
 	err = m.store.Write(ctx, func(tx store.Tx) error {
 		raw, err := tx.Meta(key)
@@ -161,6 +164,7 @@ func (m *Manager) remember(ctx context.Context, e *source.Engine, orphans []engi
 			}
 		}
 		old = map[string]bool{}
+		var removing []string
 		now := tx.Now()
 		for _, a := range orphans {
 			seen, ok := before[a.Username]
@@ -168,7 +172,14 @@ func (m *Manager) remember(ctx context.Context, e *source.Engine, orphans []engi
 				seen = now
 			}
 			first[a.Username] = seen
-			old[a.Username] = now.Sub(seen) >= orphanAge
+			if old[a.Username] = now.Sub(seen) >= orphanAge; old[a.Username] && !dryRun {
+				removing = append(removing, a.Username)
+			}
+		}
+		if len(removing) > 0 {
+			if err := tx.Audit(e.Tenant, pass.Entry(true, map[string]any{"outcome": "requested", "removing": removing})); err != nil {
+				return err
+			}
 		}
 		if raw, err = json.Marshal(first); err != nil {
 			return err

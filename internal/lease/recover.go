@@ -47,13 +47,15 @@ func (m *Manager) decide(row *store.Lease, found engine.Presence) {
 			return err
 		}
 		l, err := m.updateClaimed(tx, row, func(l *store.Lease) {
-			l.Deadline = time.Time{}
-			switch {
-			case l.Status == api.LeaseRevoking: // revoked meanwhile: the worker takes it up as such
+			if l.Status == api.LeaseRevoking { // revoked meanwhile: the worker takes it up as such
 				if found.State == engine.Usable {
 					l.Recipe = found.Recipe
 				}
 				l.DueAt = &now
+				return
+			}
+			l.Deadline = time.Time{}
+			switch {
 			case found.State == engine.Usable:
 				l.Status, l.Unconfirmed, l.Recipe = api.LeaseActive, true, found.Recipe
 				due := l.ExpiresAt
@@ -70,10 +72,13 @@ func (m *Manager) decide(row *store.Lease, found engine.Presence) {
 			return err
 		}
 		extra := outcome(l, "recovered")
-		if l.Status == api.LeaseRevoked {
+		switch l.Status {
+		case api.LeaseRevoked:
 			extra["outcome"] = "failed"
+		case api.LeaseRevoking:
+			extra["outcome"] = "withheld"
 		}
-		return tx.Audit(l.Tenant, entry(l, "dynamic_generate", l.Status != api.LeaseRevoked, extra))
+		return tx.Audit(l.Tenant, entry(l, "dynamic_generate", l.Status == api.LeaseActive, extra))
 	})
 	if err != nil {
 		m.log.Error("a recovered issuance could not be written down, it is looked at again", "lease_id", row.ID, "error", err)

@@ -21,7 +21,7 @@ func (m *Manager) Renew(ctx context.Context, c *access.Caller, id string, req ap
 	if req.Increment != nil && req.TTL != nil {
 		return nil, fault.New(fault.InvalidRequest, "increment and ttl were both given: give one of them")
 	}
-	l, err := m.visible(ctx, c, id)
+	l, err := m.visible(ctx, c, "dynamic_renew", id)
 	if err != nil {
 		return nil, err
 	}
@@ -34,6 +34,9 @@ func (m *Manager) Renew(ctx context.Context, c *access.Caller, id string, req ap
 		Extra: map[string]any{"engine": l.Engine, "role": l.Role, "lease_id": id, "username": l.Username}})
 	if err != nil {
 		return nil, err
+	}
+	if err := living(l, time.Now()); err != nil {
+		return nil, pass.Record(ctx, err)
 	}
 	if !m.beginRenewal(id) {
 		return nil, pass.Record(ctx, busyRenewing())
@@ -55,13 +58,21 @@ func (m *Manager) Renew(ctx context.Context, c *access.Caller, id string, req ap
 	if l, err = m.pend(ctx, pass, e, id, req); err != nil {
 		return nil, err
 	}
-	return m.moveEnd(context.WithoutCancel(ctx), h, e, l)
+	shown, err := m.moveEnd(context.WithoutCancel(ctx), h, e, l)
+	if err != nil {
+		return nil, pass.Record(ctx, err)
+	}
+	return shown, nil
 }
 
 // pend writes down the end that is about to be set at the source.
 func (m *Manager) pend(ctx context.Context, pass *access.Pass, e *source.Engine, id string, req api.RenewRequest) (l *store.Lease, err error) {
 	err = pass.Write(ctx, func(tx store.Tx, cfg *store.Config) error {
 		now := tx.Now()
+		e, err := m.sources.EngineByID(cfg, e.Tenant, e.ID)
+		if err != nil {
+			return err
+		}
 		def, longest := m.lives(cfg, e, pass.Caller().Tenant, id, tx)
 		l, err = tx.UpdateLease(id, func(l *store.Lease) error {
 			until, err := newEnd(l, req, now, def, longest)
@@ -109,7 +120,8 @@ func (m *Manager) moveEnd(ctx context.Context, h *source.Handle, e *source.Engin
 		if l.Status != api.LeaseActive {
 			return fault.New(fault.LeaseRevoked, "lease %s was revoked while it was being renewed", l.ID)
 		}
-		if l.PendingExpiresAt == nil || !l.PendingExpiresAt.Equal(until) {
+		// A claim on a live row is somebody's who sets its former end at the source again.
+		if l.Claim != nil || l.PendingExpiresAt == nil || !l.PendingExpiresAt.Equal(until) {
 			return fault.New(fault.VersionConflict, "lease %s was renewed by somebody else meanwhile", l.ID)
 		}
 		l.ExpiresAt, l.RenewedAt = until, &now
@@ -136,18 +148,27 @@ func (m *Manager) lives(cfg *store.Config, e *source.Engine, tenant, id string, 
 	return min(def, longest), longest
 }
 
-// newEnd is the end that a renewal asks for, or why there is none.
-func newEnd(l *store.Lease, req api.RenewRequest, now time.Time, def, longest time.Duration) (time.Time, error) {
+// living refuses to renew a lease that is not there to be renewed, whatever its source says.
+func living(l *store.Lease, now time.Time) error {
 	switch {
 	case l.Status == api.LeaseRevoking || l.Status == api.LeaseRevoked:
-		return time.Time{}, fault.New(fault.LeaseRevoked, "lease %s is revoked: ask for a new credential", l.ID)
+		return fault.New(fault.LeaseRevoked, "lease %s is revoked: ask for a new credential", l.ID)
 	case l.Status == api.LeaseIssuing:
-		return time.Time{}, fault.New(fault.VersionConflict, "lease %s is still being issued: try again", l.ID)
+		return fault.New(fault.VersionConflict, "lease %s is still being issued: try again", l.ID)
 	case !l.ExpiresAt.After(now):
-		return time.Time{}, fault.New(fault.LeaseExpired, "lease %s ended at %s: ask for a new credential", l.ID, l.ExpiresAt.Format(time.RFC3339))
+		return fault.New(fault.LeaseExpired, "lease %s ended at %s: ask for a new credential", l.ID, l.ExpiresAt.Format(time.RFC3339))
 	case !l.Renewable:
-		return time.Time{}, fault.New(fault.NotRenewable, "lease %s is not renewable: ask for a new credential before it ends", l.ID)
-	case l.PendingDeadline != nil && l.PendingDeadline.After(now):
+		return fault.New(fault.NotRenewable, "lease %s is not renewable: ask for a new credential before it ends", l.ID)
+	}
+	return nil
+}
+
+// newEnd is the end that a renewal asks for, or why there is none.
+func newEnd(l *store.Lease, req api.RenewRequest, now time.Time, def, longest time.Duration) (time.Time, error) {
+	if err := living(l, now); err != nil {
+		return time.Time{}, err
+	}
+	if l.PendingDeadline != nil && l.PendingDeadline.After(now) || l.Claim != nil && l.Claim.Until.After(now) {
 		return time.Time{}, busyRenewing()
 	}
 	latest := earlier(l.MaxExpiresAt, l.IssuedAt.Add(longest))

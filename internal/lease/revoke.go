@@ -15,7 +15,7 @@ import (
 // Revoke kills a credential: dead is nil when it is dead at the source, also for one that was
 // before; else the lease as it stands after wait, which is tried until it is dead.
 func (m *Manager) Revoke(ctx context.Context, c *access.Caller, id string, wait time.Duration) (pending *api.Lease, err error) {
-	l, err := m.visible(ctx, c, id)
+	l, err := m.visible(ctx, c, "dynamic_revoke", id)
 	if err != nil {
 		return nil, err
 	}
@@ -209,6 +209,7 @@ func (m *Manager) Fence(tx store.Tx, f *store.Fence) error {
 
 // Await marks what a committed fence covers and waits until all of it is dead, at most wait.
 func (m *Manager) Await(ctx context.Context, f *store.Fence, wait time.Duration) (api.RevokeResult, error) {
+	gone := ctx.Done()
 	ctx = context.WithoutCancel(ctx)
 	if err := m.markFence(ctx, f); err != nil {
 		m.Kick() // the scheduler goes on where this stopped
@@ -231,6 +232,8 @@ func (m *Manager) Await(ctx context.Context, f *store.Fence, wait time.Duration)
 		}
 		select {
 		case <-time.After(min(pause, time.Until(deadline))):
+		case <-gone:
+			deadline = time.Now()
 		case <-m.ctx.Done():
 		}
 		pause = min(2*pause, 250*time.Millisecond)
@@ -293,8 +296,8 @@ func (m *Manager) markFence(ctx context.Context, f *store.Fence) error {
 
 // splitPrefix reads "<engine>" or "<engine>/<role>"; whole segments only.
 func splitPrefix(prefix string) (engineName, role string, err error) {
-	engineName, role, _ = strings.Cut(strings.TrimSuffix(prefix, "/"), "/")
-	if engineName == "" || strings.ContainsAny(prefix, "*?") || strings.Contains(role, "/") || strings.HasPrefix(prefix, "/") {
+	engineName, role, two := strings.Cut(strings.TrimSuffix(prefix, "/"), "/")
+	if !source.ValidName(engineName) || two && !source.ValidName(role) {
 		return "", "", fault.New(fault.InvalidRequest, `prefix is "<engine>" or "<engine>/<role>", whole names without wildcards`)
 	}
 	return engineName, role, nil

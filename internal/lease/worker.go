@@ -18,8 +18,7 @@ import (
 // engine, so that a source which is slow or dead delays only its own leases.
 type worker struct {
 	engineID string
-	again    bool          // asked for while it worked; under Manager.mu
-	kicked   chan struct{} // asked for while it waits for a probe
+	again    bool // asked for while it worked; under Manager.mu
 
 	failures int // of the source, in a row; then one lease is tried per probe
 	probeAt  time.Time
@@ -34,15 +33,11 @@ func (m *Manager) work(engineID string) {
 	}
 	w := m.workers[engineID]
 	if w == nil {
-		w = &worker{engineID: engineID, kicked: make(chan struct{}, 1)}
+		w = &worker{engineID: engineID}
 		m.workers[engineID] = w
 		m.wg.Go(func() { m.run(w) })
 	}
 	w.again = true
-	select {
-	case w.kicked <- struct{}{}:
-	default:
-	}
 }
 
 func (m *Manager) run(w *worker) {
@@ -74,7 +69,8 @@ func (m *Manager) run(w *worker) {
 	m.mu.Unlock()
 }
 
-// idle ends the worker unless it was asked for meanwhile.
+// idle ends the worker unless it was asked for meanwhile. The scheduler looks again: what the worker
+// wrote down may be due before the moment that it sleeps until.
 func (m *Manager) idle(w *worker) bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -82,6 +78,7 @@ func (m *Manager) idle(w *worker) bool {
 		return false
 	}
 	delete(m.workers, w.engineID)
+	m.Kick()
 	return true
 }
 
@@ -137,7 +134,7 @@ func (m *Manager) claimFor(engineID string) time.Duration {
 func (m *Manager) do(w *worker, rows []*store.Lease) {
 	e, err := m.sources.EngineByID(m.store.Config(), rows[0].Tenant, w.engineID)
 	if fault.CodeOf(err) == fault.EngineNotFound {
-		m.release(rows, nil) // only closed leases outlive their engine, and nothing is left to look at
+		m.outlived(rows)
 		return
 	}
 	down := err
@@ -153,6 +150,9 @@ func (m *Manager) do(w *worker, rows []*store.Lease) {
 			m.log.Error("an engine that waits for its last lease could not be looked at", "error", err)
 		}
 		return
+	}
+	if kind(down) == engine.WrongServer {
+		m.sources.Reopen(w.engineID) // the right one may be back at the next probe
 	}
 	w.failures++
 	w.probeAt = time.Now().Add(jitter(backoff(w.failures, maxProbe)))
@@ -170,11 +170,11 @@ func (m *Manager) atEngine(e *source.Engine, rows []*store.Lease) error {
 	}
 	defer h.Release()
 
-	var uncertain, ends, dying, late []*store.Lease
+	var elsewhere, uncertain, ends, dying, late []*store.Lease
 	for _, l := range rows {
 		switch {
 		case !e.Accepts(l.SourceID, h.SourceID()):
-			m.postpone([]*store.Lease{l}, otherServer(), false)
+			elsewhere = append(elsewhere, l)
 		case l.Status == api.LeaseIssuing:
 			uncertain = append(uncertain, l)
 		case l.Status == api.LeaseActive:
@@ -184,6 +184,10 @@ func (m *Manager) atEngine(e *source.Engine, rows []*store.Lease) error {
 		default:
 			late = append(late, l)
 		}
+	}
+	if len(elsewhere) > 0 {
+		m.postpone(elsewhere, otherServer(), false)
+		m.sources.Reopen(e.ID) // the right server may be back at the next try
 	}
 	return errors.Join(
 		m.kill(ctx, h, e, dying),
@@ -366,8 +370,13 @@ func (m *Manager) postpone(rows []*store.Lease, cause error, down bool) {
 						due = now.Add(jitter(backoff(r.Attempts, maxBackoff)))
 					}
 					r.NextAttemptAt = &due
+				} else if !down && l.Status == api.LeaseRevoked {
+					due = now.Add(jitter(maxBackoff)) // it is closed: only looked at once more
 				} else if !down {
 					due = now.Add(jitter(maxProbe))
+				}
+				if l.Status == api.LeaseActive {
+					due = earlier(due, l.ExpiresAt)
 				}
 				l.DueAt = &due
 			}); err != nil {
@@ -386,11 +395,18 @@ func (m *Manager) postpone(rows []*store.Lease, cause error, down bool) {
 	}
 }
 
-// release gives claimed rows back with another due moment, nil for never.
-func (m *Manager) release(rows []*store.Lease, due *time.Time) {
+// outlived lets go of rows whose engine is gone. Only closed leases outlive their engine, and
+// nothing is left to look at; a row that lives keeps its due moment whatever has happened.
+func (m *Manager) outlived(rows []*store.Lease) {
 	err := m.store.WriteRelaxed(m.writing(), func(tx store.Tx) error {
+		due := tx.Now().Add(maxBackoff)
 		for _, row := range rows {
-			if _, err := m.updateClaimed(tx, row, func(l *store.Lease) { l.DueAt = due }); err != nil {
+			if _, err := m.updateClaimed(tx, row, func(l *store.Lease) {
+				if l.DueAt = nil; l.Status != api.LeaseRevoked {
+					l.DueAt = &due
+					m.log.Error("a living lease has no engine", "lease_id", l.ID, "username", l.Username)
+				}
+			}); err != nil {
 				return err
 			}
 		}

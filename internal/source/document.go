@@ -8,6 +8,7 @@ package source
 import (
 	"encoding/json"
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -96,17 +97,19 @@ func (e *Engine) Issues() error {
 	return nil
 }
 
-// Accepts tells whether leases made on the server sourceID are to be settled on the present one.
+// Accepts tells whether leases made on the server sourceID are to be settled on the present one:
+// it is that server, or the one that an administrator accepted in its place.
 func (e *Engine) Accepts(sourceID, present string) bool {
-	if sourceID == present {
-		return true
+	return sourceID == present || present == e.doc.SourceID && slices.Contains(e.doc.Accepted, sourceID)
+}
+
+// Reached tells whether the server reached is the engine's: nothing is issued on another one, since
+// nobody has said that it is right.
+func (e *Engine) Reached(sourceID string) error {
+	if sourceID == e.doc.SourceID {
+		return nil
 	}
-	for _, id := range e.doc.Accepted {
-		if id == sourceID {
-			return true
-		}
-	}
-	return false
+	return &engine.Error{Kind: engine.WrongServer, Reason: "restore the former server, or state with accept-source that this one is right"}
 }
 
 // Role is a role at one version. Read only.

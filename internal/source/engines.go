@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"slices"
 	"time"
 
@@ -223,6 +224,9 @@ func (s *Service) AcceptSource(ctx context.Context, c *access.Caller, name strin
 // Drained finishes what waited for the engine's last lease to die: its deletion, its move to
 // another server, the deletion of its roles. It does nothing while something lives.
 func (s *Service) Drained(ctx context.Context, tenant, engineID string) error {
+	if !s.waits(tenant, engineID) {
+		return nil
+	}
 	gone := false
 	err := s.store.Write(ctx, func(tx store.Tx) error {
 		gone = false
@@ -262,6 +266,33 @@ func (s *Service) Drained(ctx context.Context, tenant, engineID string) error {
 		s.drop(engineID)
 	}
 	return err
+}
+
+// DrainedAll is Drained for every engine that waits for something: what a crash left between the
+// death of the last lease and the end of what waited for it.
+func (s *Service) DrainedAll(ctx context.Context) error {
+	var errs []error
+	for _, o := range s.store.Config().List(store.DefaultTenant, store.KindEngine, "") {
+		errs = append(errs, s.Drained(ctx, o.Tenant, o.ID))
+	}
+	return errors.Join(errs...)
+}
+
+// waits tells whether something of the engine waits for its last lease to die.
+func (s *Service) waits(tenant, engineID string) bool {
+	cfg := s.store.Config()
+	o := cfg.Object(tenant, store.KindEngine, engineID)
+	if o == nil {
+		return false
+	}
+	e, err := store.Decode[engineDoc](o)
+	if err != nil || e.State != "" {
+		return true
+	}
+	return slices.ContainsFunc(cfg.List(tenant, store.KindRole, e.Name+"/"), func(o *store.Object) bool {
+		role, err := store.Decode[roleDoc](o)
+		return err != nil || role.State != ""
+	})
 }
 
 // removeEngine deletes an engine without leases: its roles, and what is bound to its identity.
@@ -443,10 +474,12 @@ func (s *Service) change(ctx context.Context, pass *access.Pass, object *store.O
 	}
 	var fence *store.Fence
 	var version int64
-	err = pass.Write(ctx, func(tx store.Tx, _ *store.Config) error {
+	err = pass.Write(ctx, func(tx store.Tx, cfg *store.Config) error {
 		fence = nil
-		moved := doc.SourceID != old.doc.SourceID && !old.Accepts(doc.SourceID, old.doc.SourceID)
-		if moved {
+		if now := cfg.Object(old.Tenant, store.KindEngine, old.ID); now == nil || now.Version != old.Version {
+			return fault.New(fault.VersionConflict, "engine %s was changed meanwhile: read it and send the change again", old.Name)
+		}
+		if doc.SourceID != old.doc.SourceID {
 			if err := tx.LockTenant(old.Tenant, true); err != nil {
 				return err
 			}

@@ -59,7 +59,7 @@ func (s *Service) look(ctx context.Context, e *Engine, out *api.EngineHealth) {
 	if problem := s.problem(e); problem != "" {
 		fail(api.EngineMisconfigured, problem)
 	}
-	if id := h.SourceID(); id != e.doc.SourceID && !e.Accepts(id, e.doc.SourceID) {
+	if e.Reached(h.SourceID()) != nil {
 		fail(api.EngineMisconfigured, "another server: the engine reaches one that its leases were not made on; restore the former, or state with accept-source that this is right")
 	}
 }

@@ -19,6 +19,9 @@ const (
 	// reopenAfter is how long a failure to open a source is answered from memory, so that a dead
 	// source costs one connection attempt and not one per request.
 	reopenAfter = time.Second
+	// rootRetryEvery is how often a root secret that did not work is tried again: the source may
+	// only not have been there.
+	rootRetryEvery = 15 * time.Second
 )
 
 // Handle is a source in use. Release it when done; the connection lives on.
@@ -38,11 +41,13 @@ type live struct {
 	mu          sync.Mutex
 	now         *opened
 	rootChecked time.Time
-	rootTried   int    // the version that was tried last
-	problem     string // why the newest root secret is not in use
-	failed      error  // why the last opening failed
+	rootTried   int       // the version that was tried last
+	rootTriedAt time.Time // when it did not work
+	problem     string    // why the newest root secret is not in use
+	failed      error     // why the last opening failed
 	failedAt    time.Time
 	down        bool // the last operation did not reach the source
+	dropped     bool // nobody finds it any more: what is opened yet ends with its use
 }
 
 type opened struct {
@@ -62,33 +67,54 @@ func (s *Service) Acquire(ctx context.Context, e *Engine) (*Handle, error) {
 	}
 	select {
 	case <-l.opening:
-		defer func() { l.opening <- struct{}{} }()
-	case <-ctx.Done():
-		return nil, &engine.Error{Kind: engine.Unreachable, Reason: "the source was still being connected to", Err: ctx.Err()}
+	default:
+		if h := l.use(e.Version, false); h != nil { // somebody tries a newer root secret: until it works, this one does
+			return h, nil
+		}
+		if err := l.turn(ctx); err != nil {
+			return nil, err
+		}
 	}
+	defer func() { l.opening <- struct{}{} }()
 	if h := l.use(e.Version, s.rootStale(l)); h != nil {
 		return h, nil
 	}
 	return s.refresh(ctx, l, e)
 }
 
+// turn waits until the caller may open.
+func (l *live) turn(ctx context.Context) error {
+	select {
+	case <-l.opening:
+		return nil
+	case <-ctx.Done():
+		return &engine.Error{Kind: engine.Unreachable, Reason: "the source was still being connected to", Err: ctx.Err()}
+	}
+}
+
 // refresh opens the source again where that is needed. The caller holds l.opening.
 func (s *Service) refresh(ctx context.Context, l *live, e *Engine) (*Handle, error) {
 	l.mu.Lock()
 	current, tried := l.now, l.rootTried
-	if l.failed != nil && time.Since(l.failedAt) < reopenAfter && (current == nil || current.version != e.Version) {
+	if time.Since(l.rootTriedAt) >= rootRetryEvery {
+		tried = 0
+	}
+	usable := current != nil && current.version >= e.Version
+	if l.failed != nil && time.Since(l.failedAt) < reopenAfter && !usable {
 		defer l.mu.Unlock()
 		return nil, l.failed
 	}
 	l.mu.Unlock()
 
-	usable := current != nil && current.version == e.Version
 	if usable {
 		version, err := s.rootVersion(ctx, e)
 		l.mu.Lock()
 		l.rootChecked = time.Now()
+		if err == nil && version == current.root {
+			l.problem = ""
+		}
 		l.mu.Unlock()
-		if err != nil || version == current.root || version == tried {
+		if err != nil || version == current.root || version == tried || current.version > e.Version {
 			if h := l.use(e.Version, false); h != nil {
 				return h, nil
 			}
@@ -108,7 +134,7 @@ func (s *Service) refresh(ctx context.Context, l *live, e *Engine) (*Handle, err
 	l.mu.Lock()
 	l.failed, l.failedAt = err, time.Now()
 	if usable {
-		l.rootTried, l.problem = version, "the newest version of the root secret does not work: "+Reason(err)
+		l.rootTried, l.rootTriedAt, l.problem = version, time.Now(), "the newest version of the root secret does not work: "+Reason(err)
 	}
 	l.mu.Unlock()
 	if usable {
@@ -197,12 +223,13 @@ func (s *Service) liveOf(e *Engine) *live {
 	return l
 }
 
-// use hands out what is open, if it is of that configuration and need not be looked at again.
+// use hands out what is open, if it is of that configuration, or of a newer one than the caller has
+// seen, and need not be looked at again.
 func (l *live) use(version int64, stale bool) *Handle {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	o := l.now
-	if o == nil || o.version != version || stale {
+	if o == nil || o.version < version || stale {
 		return nil
 	}
 	return l.handle(o)
@@ -225,8 +252,9 @@ func (l *live) handle(o *opened) *Handle {
 func (l *live) replace(e engine.Engine, version int64, root int) *Handle {
 	l.mu.Lock()
 	old := l.now
-	l.now = &opened{engine: e, version: version, root: root}
+	l.now = &opened{engine: e, version: version, root: root, closed: l.dropped}
 	l.failed, l.problem, l.rootTried = nil, "", root
+	l.rootChecked = time.Now()
 	h := l.handle(l.now)
 	idle := old != nil && old.users == 0
 	if old != nil {
@@ -239,6 +267,10 @@ func (l *live) replace(e engine.Engine, version int64, root int) *Handle {
 	return h
 }
 
+// Reopen makes the next use of an engine connect anew: the server behind it is not the one that it
+// was opened on.
+func (s *Service) Reopen(engineID string) { s.drop(engineID) }
+
 // drop closes the engine's connection for good.
 func (s *Service) drop(engineID string) {
 	s.mu.Lock()
@@ -250,7 +282,7 @@ func (s *Service) drop(engineID string) {
 	}
 	l.mu.Lock()
 	old := l.now
-	l.now = nil
+	l.now, l.dropped = nil, true
 	idle := old != nil && old.users == 0
 	if old != nil {
 		old.closed = true

@@ -248,6 +248,11 @@ func (s *Service) saveRole(ctx context.Context, pass *access.Pass, engineName st
 	if doc.Warnings, err = s.prove(ctx, e, doc); err != nil {
 		return nil, pass.Record(ctx, err)
 	}
+	if old != nil {
+		if before, err := store.Decode[roleDoc](old); err == nil && before.State != "" {
+			return nil, pass.Record(ctx, fault.New(fault.RoleInUse, "role %s/%s is being deleted: make it again when its leases have ended", engineName, doc.Name))
+		}
+	}
 	object := &store.Object{Tenant: tenant, Kind: store.KindRole, ID: ident.New("role"), Key: engineName + "/" + doc.Name}
 	var version int64
 	if old != nil {

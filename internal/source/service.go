@@ -135,6 +135,9 @@ func (s *Service) Patience(tenant, engineName string) time.Duration {
 // nameForm is the form of engine and role names: they are a segment of virtual paths.
 var nameForm = regexp.MustCompile(`^[a-z][a-z0-9_-]{0,62}$`)
 
+// ValidName tells whether s may name an engine or a role.
+func ValidName(s string) bool { return nameForm.MatchString(s) }
+
 // manage is the right to administer an engine ("") or one of its roles.
 func manage(engineName, role string) access.Right {
 	path := "dynamic/" + engineName
