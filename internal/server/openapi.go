@@ -178,6 +178,9 @@ func (d *document) schema(t reflect.Type) (object, error) {
 		if err != nil {
 			return nil, err
 		}
+		if carriesEngineFields(t) {
+			s.AdditionalProperties = nil
+		}
 		plain, err := plain(s)
 		if err != nil {
 			return nil, err
@@ -185,6 +188,15 @@ func (d *document) schema(t reflect.Type) (object, error) {
 		d.schemas[name] = plain
 	}
 	return object{{Key: "$ref", Value: "#/components/schemas/" + name}}, nil
+}
+
+// carriesEngineFields tells whether a document of the type also holds fields of the engine's own.
+func carriesEngineFields(t reflect.Type) bool {
+	switch t {
+	case reflect.TypeFor[api.RoleRequest](), reflect.TypeFor[api.Role](), reflect.TypeFor[api.CredsRequest]():
+		return true
+	}
+	return false
 }
 
 // plain turns the schema into what YAML prints as JSON would, in a stable order.
