@@ -96,34 +96,21 @@ func (b *bound) lasting(until *time.Time) []policy.Rules {
 }
 
 // judge allows when any of the rights holds: default deny. Of several reasons it gives the one of
-// the right that came nearest.
+// the right that came nearest; that something is another's only if nothing else stands in the way,
+// so that the answer does not tell whether it is there.
 func judge(cfg *store.Config, c *Caller, rights []Right, now time.Time) error {
 	j := judgement{cfg: cfg, caller: c, now: now}
-	var nearest *fault.Error
+	reason, nearest := fault.New(fault.AccessDenied, "nobody may do this"), -1
 	for _, r := range rights {
-		err := j.right(r)
+		err, near := j.right(r)
 		if err == nil {
 			return nil
 		}
-		if nearest == nil || nearness(err.Code) > nearness(nearest.Code) {
-			nearest = err
+		if near > nearest {
+			reason, nearest = err, near
 		}
 	}
-	if nearest == nil {
-		return fault.New(fault.AccessDenied, "nobody may do this")
-	}
-	return nearest
-}
-
-func nearness(c fault.Code) int {
-	switch c {
-	case fault.InsufficientScope:
-		return 0
-	case fault.AccessDenied:
-		return 1
-	default:
-		return 2 // only a condition failed
-	}
+	return reason
 }
 
 // judgement looks the caller's policies up once, and only if a right asks for one.
@@ -134,16 +121,24 @@ type judgement struct {
 	bound  *bound
 }
 
-func (j *judgement) right(r Right) *fault.Error {
+// How near a right came to holding.
+const (
+	nearOwner = iota
+	nearScope
+	nearPolicy
+	nearCondition
+)
+
+func (j *judgement) right(r Right) (denial *fault.Error, near int) {
 	c := j.caller
 	if r.Scope != "" && !c.HasScope(r.Scope) {
-		return fault.New(fault.InsufficientScope, "the token lacks the scope %s; use one that has it", r.Scope).With("scope", r.Scope)
+		return fault.New(fault.InsufficientScope, "the token lacks the scope %s; use one that has it", r.Scope).With("scope", r.Scope), nearScope
 	}
 	if r.Owner != "" && r.Owner != c.Identity {
-		return fault.New(fault.AccessDenied, "this belongs to another identity")
+		return fault.New(fault.AccessDenied, "this belongs to another identity"), nearOwner
 	}
 	if r.Permission == "" {
-		return nil
+		return nil, 0
 	}
 	if j.bound == nil {
 		b := policiesOf(j.cfg, c.Tenant, c.Identity, c.Groups, j.now)
@@ -156,10 +151,14 @@ func (j *judgement) right(r Right) *fault.Error {
 		MFAVerified: c.MFAVerifiedAt != nil,
 		Time:        j.now,
 	})
-	if d.Allowed {
-		return nil
+	switch {
+	case d.Allowed:
+		return nil, 0
+	case d.Reason == fault.AccessDenied:
+		return denied(d.Reason, c.Identity, r), nearPolicy
+	default:
+		return denied(d.Reason, c.Identity, r), nearCondition
 	}
-	return denied(d.Reason, c.Identity, r)
 }
 
 func denied(code fault.Code, identity string, r Right) *fault.Error {
