@@ -92,7 +92,7 @@ func fenceScope(f *store.Fence) (index string, q condition) {
 		q.and("token_id <> ''")
 		return "INDEXED BY leases_token ", q
 	case f.Identity != "":
-		return "INDEXED BY leases_identity ", q
+		return "INDEXED BY leases_holder ", q
 	case f.EngineID != "":
 		return "INDEXED BY leases_live ", q
 	default:

@@ -55,7 +55,10 @@ func (f *folder) data() string { return filepath.Join(f.dir, dataFile) }
 func (f *folder) makeData() error {
 	file, err := os.OpenFile(f.data(), os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
 	if errors.Is(err, fs.ErrExist) {
-		return os.Chmod(f.data(), 0o600)
+		if err := os.Chmod(f.data(), 0o600); err != nil {
+			return fmt.Errorf("make database file private: %w", err)
+		}
+		return nil
 	}
 	if err != nil {
 		return fmt.Errorf("make database file: %w", err)

@@ -96,9 +96,11 @@ func leaseIndex(q *condition, f store.LeaseFilter) string {
 		q.and("token_id <> ''")
 		return "INDEXED BY leases_token "
 	case live && f.Identity != "":
-		return "INDEXED BY leases_identity "
+		return "INDEXED BY leases_holder "
 	case live && f.EngineID != "":
 		return "INDEXED BY leases_live "
+	case f.Identity != "":
+		return "INDEXED BY leases_identity "
 	default:
 		return "INDEXED BY sqlite_autoindex_leases_1 "
 	}

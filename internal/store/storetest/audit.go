@@ -24,14 +24,14 @@ func (b *bundle) audit(t *testing.T, tenant string, entries ...*api.AuditEntry) 
 func (b *bundle) verify(t *testing.T) (rows []*store.AuditRow, head store.AuditHead) {
 	t.Helper()
 	b.read(t, func(r store.Reader) {
-		heads := must2[[]store.AuditHead](t)(r.AuditHeads())
+		heads := value[[]store.AuditHead](t)(r.AuditHeads())
 		if len(heads) != 1 || heads[0].Node != b.Node() {
 			t.Fatalf("heads: %+v", heads)
 		}
 		head = heads[0]
 		prev, seq := head.Base, head.FirstSeq
 		for { // two at a time: the pages join without gap
-			page := must2[[]*store.AuditRow](t)(r.AuditChain(b.Node(), seq, 2))
+			page := value[[]*store.AuditRow](t)(r.AuditChain(b.Node(), seq, 2))
 			if len(page) == 0 {
 				break
 			}
@@ -55,7 +55,7 @@ func (b *bundle) verify(t *testing.T) (rows []*store.AuditRow, head store.AuditH
 
 func auditChain(t *testing.T, b *bundle) {
 	b.read(t, func(r store.Reader) {
-		if heads := must2[[]store.AuditHead](t)(r.AuditHeads()); len(heads) != 0 {
+		if heads := value[[]store.AuditHead](t)(r.AuditHeads()); len(heads) != 0 {
 			t.Errorf("an empty chain has heads: %+v", heads)
 		}
 	})
@@ -84,7 +84,7 @@ func auditChain(t *testing.T, b *bundle) {
 	must(t, json.Unmarshal(rows[1].Raw, &raw))
 	wantEqual(t, "the recorded bytes", raw, rows[1].Entry)
 	b.read(t, func(r store.Reader) {
-		if other := must2[[]*store.AuditRow](t)(r.AuditChain("n_other", 1, 0)); len(other) != 0 {
+		if other := value[[]*store.AuditRow](t)(r.AuditChain("n_other", 1, 0)); len(other) != 0 {
 			t.Errorf("chain of an unknown node: %v", other)
 		}
 	})
@@ -132,7 +132,7 @@ func auditFilters(t *testing.T, b *bundle) {
 	} {
 		b.read(t, func(r store.Reader) {
 			got := []int64{}
-			for _, row := range must2[[]*store.AuditRow](t)(r.AuditEntries(tt.f, tt.before, tt.limit)) {
+			for _, row := range value[[]*store.AuditRow](t)(r.AuditEntries(tt.f, tt.before, tt.limit)) {
 				got = append(got, row.Seq)
 			}
 			wantEqual(t, name, got, tt.want)
@@ -184,7 +184,7 @@ func auditCounts(t *testing.T, b *bundle) {
 	b.audit(t, "tnt_2", entry("x"))
 	b.read(t, func(r store.Reader) {
 		got := map[store.AuditCount]bool{}
-		for _, c := range must2[[]store.AuditCount](t)(r.AuditCounts(tenant, noon, at(3*time.Minute))) {
+		for _, c := range value[[]store.AuditCount](t)(r.AuditCounts(tenant, noon, at(3*time.Minute))) {
 			got[c] = true
 		}
 		if len(got) != 2 || !got[store.AuditCount{Action: "x", Success: true, N: 2}] || !got[store.AuditCount{Action: "x", N: 1}] {

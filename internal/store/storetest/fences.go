@@ -1,6 +1,7 @@
 package storetest
 
 import (
+	"fmt"
 	"testing"
 	"time"
 
@@ -34,7 +35,7 @@ func fenceNumbers(t *testing.T, b *bundle) {
 	want := func(what string, read func(r store.Reader) ([]*store.Fence, error), want ...*store.Fence) {
 		t.Helper()
 		b.read(t, func(r store.Reader) {
-			wantEqual(t, what, must2[[]*store.Fence](t)(read(r)), want)
+			wantEqual(t, what, value[[]*store.Fence](t)(read(r)), want)
 		})
 	}
 	open := func(r store.Reader) ([]*store.Fence, error) { return r.OpenFences() }
@@ -62,10 +63,10 @@ func fenceNumbers(t *testing.T, b *bundle) {
 	want("after the trim", since(0), second)
 	b.reopen(t)
 	b.read(t, func(r store.Reader) {
-		if seq := must2[int64](t)(r.FenceSeq(tenant)); seq != 2 {
+		if seq := value[int64](t)(r.FenceSeq(tenant)); seq != 2 {
 			t.Errorf("newest = %d", seq)
 		}
-		if seq := must2[int64](t)(r.FenceSeq("tnt_none")); seq != 0 {
+		if seq := value[int64](t)(r.FenceSeq("tnt_none")); seq != 0 {
 			t.Errorf("newest of none = %d", seq)
 		}
 	})
@@ -93,8 +94,9 @@ func fenceTargets(t *testing.T, b *bundle) {
 		func(l *store.Lease) { l.TokenID, l.Tied = "tok_1", true },
 		func(l *store.Lease) { l.IssuedAt = at(-2 * time.Hour) },
 	} {
-		leases = append(leases, manyLeases(1, change)...)
-		leases[len(leases)-1].ID += string(rune('a' + len(leases)))
+		l := lease(change)
+		l.ID = fmt.Sprintf("lease_%02d", len(leases))
+		leases = append(leases, l)
 	}
 	b.insert(t, leases...)
 

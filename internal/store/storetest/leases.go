@@ -2,13 +2,11 @@ package storetest
 
 import (
 	"errors"
-	"fmt"
 	"testing"
 	"time"
 
 	"github.com/scaivault/scaivault/api"
 	"github.com/scaivault/scaivault/internal/fault"
-	"github.com/scaivault/scaivault/internal/ident"
 	"github.com/scaivault/scaivault/internal/store"
 )
 
@@ -34,12 +32,12 @@ func leaseRoundTrip(t *testing.T, b *bundle) {
 	b.reopen(t)
 	full.IssuedAt, full.RenewedAt = noon, atp(0) // in UTC; the nanosecond is cut
 	b.read(t, func(r store.Reader) {
-		got := must2[*store.Lease](t)(r.Lease(tenant, full.ID))
+		got := value[*store.Lease](t)(r.Lease(tenant, full.ID))
 		wantEqual(t, "full", got, full)
 		if got.IssuedAt.Location() != time.UTC || got.DueAt.Location() != time.UTC {
 			t.Error("times are not in UTC")
 		}
-		got = must2[*store.Lease](t)(r.Lease(tenant, bare.ID))
+		got = value[*store.Lease](t)(r.Lease(tenant, bare.ID))
 		wantEqual(t, "bare", got, bare)
 		if got.Claim != nil || got.Revocation != nil || got.DueAt != nil || got.Recipe != nil || got.Metadata != nil {
 			t.Errorf("absent parts came back present: %+v", got)
@@ -70,7 +68,7 @@ func leaseUsernames(t *testing.T, b *bundle) {
 		return err // the transaction goes on after a refusal
 	})
 	b.read(t, func(r store.Reader) {
-		byName := must2[map[string]*store.Lease](t)(r.LeasesByUsername([]string{"v_x", "v_y", "v_z", "nobody"}))
+		byName := value[map[string]*store.Lease](t)(r.LeasesByUsername([]string{"v_x", "v_y", "v_z", "nobody"}))
 		if len(byName) != 2 || byName["v_x"].ID != first.ID || byName["v_z"].ID != second.ID {
 			t.Errorf("by username: %v", byName)
 		}
@@ -87,7 +85,7 @@ func leaseUpdate(t *testing.T, b *bundle) {
 		t.Errorf("update answered %+v", got)
 	}
 	b.read(t, func(r store.Reader) {
-		wantEqual(t, "row", must2[*store.Lease](t)(r.Lease(tenant, l.ID)), got)
+		wantEqual(t, "row", value[*store.Lease](t)(r.Lease(tenant, l.ID)), got)
 	})
 
 	refused := errors.New("refused")
@@ -101,7 +99,7 @@ func leaseUpdate(t *testing.T, b *bundle) {
 		return nil
 	})
 	b.read(t, func(r store.Reader) {
-		wantEqual(t, "row after a refused update", must2[*store.Lease](t)(r.Lease(tenant, l.ID)), got)
+		wantEqual(t, "row after a refused update", value[*store.Lease](t)(r.Lease(tenant, l.ID)), got)
 	})
 }
 
@@ -123,7 +121,7 @@ func leaseCounts(t *testing.T, b *bundle) {
 		t.Helper()
 		b.read(t, func(r store.Reader) {
 			got := 0
-			for _, c := range must2[[]store.LeaseCount](t)(r.LeaseCounts(engineID)) {
+			for _, c := range value[[]store.LeaseCount](t)(r.LeaseCounts(engineID)) {
 				if c.N == 0 {
 					continue
 				}
@@ -181,7 +179,7 @@ func leaseFilters(t *testing.T, b *bundle) {
 		"nothing":         {f{EngineID: "eng_b", Role: "ro"}, "", 0, []string{}},
 	} {
 		b.read(t, func(r store.Reader) {
-			wantEqual(t, name, ids(must2[[]*store.Lease](t)(r.Leases(tt.f, tt.after, tt.limit))), tt.want)
+			wantEqual(t, name, ids(value[[]*store.Lease](t)(r.Leases(tt.f, tt.after, tt.limit))), tt.want)
 		})
 	}
 }
@@ -213,7 +211,7 @@ func leaseDue(t *testing.T, b *bundle) {
 		t.Errorf("claimed row: claim %+v, version %d", got[0].Claim, got[0].Version)
 	}
 	b.read(t, func(r store.Reader) {
-		wantEqual(t, "row", must2[*store.Lease](t)(r.Lease(tenant, later.ID)), got[0])
+		wantEqual(t, "row", value[*store.Lease](t)(r.Lease(tenant, later.ID)), got[0])
 	})
 	wantEqual(t, "rest", ids(b.claim(t, "eng_a", noon, 9, mine)), []string{just.ID})
 }
@@ -259,7 +257,7 @@ func leaseNextDue(t *testing.T, b *bundle) {
 	want := func(what string, a, other *time.Time) {
 		t.Helper()
 		b.read(t, func(r store.Reader) {
-			next := must2[map[string]time.Time](t)(r.NextDue())
+			next := value[map[string]time.Time](t)(r.NextDue())
 			if len(next) != 2 || !next["eng_a"].Equal(*a) || !next["eng_b"].Equal(*other) {
 				t.Errorf("%s: %v", what, next)
 			}
@@ -344,20 +342,10 @@ func leaseTrim(t *testing.T, b *bundle) {
 		}
 	}
 	b.read(t, func(r store.Reader) {
-		for _, c := range must2[[]store.LeaseCount](t)(r.LeaseCounts("")) {
+		for _, c := range value[[]store.LeaseCount](t)(r.LeaseCounts("")) {
 			if c.Status == api.LeaseRevoked && c.N != 3 {
 				t.Errorf("count of revoked leases = %d, want 3", c.N)
 			}
 		}
 	})
-}
-
-func manyLeases(n int, change ...func(l *store.Lease)) []*store.Lease {
-	var all []*store.Lease
-	for i := range n {
-		l := lease(change...)
-		l.ID = fmt.Sprintf("%s_%08d", ident.Lease, i)
-		all = append(all, l)
-	}
-	return all
 }

@@ -17,8 +17,8 @@ func objectLifecycle(t *testing.T, b *bundle) {
 		t.Errorf("put did not set version, revision and times: %+v", o)
 	}
 	b.read(t, func(r store.Reader) {
-		wantEqual(t, "by id", must2[*store.Object](t)(r.Object(tenant, store.KindEngine, "eng_1")), o)
-		wantEqual(t, "by key", must2[*store.Object](t)(r.ObjectByKey(tenant, store.KindEngine, "pg")), o)
+		wantEqual(t, "by id", value[*store.Object](t)(r.Object(tenant, store.KindEngine, "eng_1")), o)
+		wantEqual(t, "by key", value[*store.Object](t)(r.ObjectByKey(tenant, store.KindEngine, "pg")), o)
 		_, err := r.Object("tnt_other", store.KindEngine, "eng_1")
 		wantCode(t, err, fault.EngineNotFound)
 		_, err = r.ObjectByKey(tenant, store.KindPolicy, "pg")
@@ -119,7 +119,7 @@ func objectList(t *testing.T, b *bundle) {
 	} {
 		b.read(t, func(r store.Reader) {
 			got := []string{}
-			for _, o := range must2[[]*store.Object](t)(r.Objects(tenant, store.KindRole, tt.prefix, tt.after, tt.limit)) {
+			for _, o := range value[[]*store.Object](t)(r.Objects(tenant, store.KindRole, tt.prefix, tt.after, tt.limit)) {
 				got = append(got, o.Key)
 			}
 			wantEqual(t, "objects "+tt.prefix+" after "+tt.after, got, tt.want)

@@ -25,11 +25,11 @@ func secretVersions(t *testing.T, b *bundle) {
 	})
 	b.reopen(t)
 	b.read(t, func(r store.Reader) {
-		wantEqual(t, "secret", must2[*store.Secret](t)(r.Secret(tenant, s.Path)), s)
-		wantEqual(t, "version", must2[*store.SecretVersion](t)(r.SecretVersion(tenant, s.Path, 1)), v1)
+		wantEqual(t, "secret", value[*store.Secret](t)(r.Secret(tenant, s.Path)), s)
+		wantEqual(t, "version", value[*store.SecretVersion](t)(r.SecretVersion(tenant, s.Path, 1)), v1)
 		bare1, bare2 := *v1, *v2
 		bare1.Sealed, bare2.Sealed = nil, nil
-		wantEqual(t, "versions", must2[[]*store.SecretVersion](t)(r.SecretVersions(tenant, s.Path)),
+		wantEqual(t, "versions", value[[]*store.SecretVersion](t)(r.SecretVersions(tenant, s.Path)),
 			[]*store.SecretVersion{&bare1, &bare2})
 		_, err := r.Secret("tnt_2", s.Path)
 		wantCode(t, err, fault.SecretNotFound)
@@ -42,7 +42,7 @@ func secretVersions(t *testing.T, b *bundle) {
 	b.write(t, func(tx store.Tx) error { return tx.DeleteSecretVersion(tenant, s.Path, 2) })
 	wantCode(t, b.Write(t.Context(), func(tx store.Tx) error { return tx.DeleteSecretVersion(tenant, s.Path, 2) }), fault.VersionNotFound)
 	b.read(t, func(r store.Reader) {
-		wantEqual(t, "replaced", must2[*store.Secret](t)(r.Secret(tenant, s.Path)), s)
+		wantEqual(t, "replaced", value[*store.Secret](t)(r.Secret(tenant, s.Path)), s)
 	})
 	b.write(t, func(tx store.Tx) error { return tx.DeleteSecret(tenant, s.Path) })
 	wantCode(t, b.Write(t.Context(), func(tx store.Tx) error { return tx.DeleteSecret(tenant, s.Path) }), fault.SecretNotFound)
@@ -76,7 +76,7 @@ func secretList(t *testing.T, b *bundle) {
 	} {
 		b.read(t, func(r store.Reader) {
 			got := []string{}
-			for _, s := range must2[[]*store.Secret](t)(r.Secrets(tenant, tt.prefix, tt.after, tt.limit)) {
+			for _, s := range value[[]*store.Secret](t)(r.Secrets(tenant, tt.prefix, tt.after, tt.limit)) {
 				got = append(got, s.Path)
 			}
 			wantEqual(t, "secrets of "+tt.prefix+" after "+tt.after, got, tt.want)

@@ -2,7 +2,6 @@
 package storetest
 
 import (
-	"context"
 	"crypto/hmac"
 	"crypto/sha256"
 	"encoding/json"
@@ -111,8 +110,8 @@ func must(t *testing.T, err error) {
 	}
 }
 
-// must2 is must for what also answers a value.
-func must2[T any](t *testing.T) func(T, error) T {
+// value is must for what also answers a value.
+func value[T any](t *testing.T) func(T, error) T {
 	return func(v T, err error) T {
 		t.Helper()
 		must(t, err)
@@ -216,5 +215,3 @@ func entry(action string) *api.AuditEntry {
 	return &api.AuditEntry{Action: action, IdentityType: "service_account", IdentityID: "sa:ci",
 		SecretPath: "dynamic/a/ro", Success: true, RequestID: "req_1"}
 }
-
-var background = context.Background

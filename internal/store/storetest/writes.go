@@ -22,7 +22,7 @@ func (b *bundle) together(t *testing.T, fns ...func(tx store.Tx) error) []error 
 	var wg sync.WaitGroup
 	wg.Go(func() {
 		once := sync.OnceFunc(func() { close(busy); <-going })
-		if err := b.Write(background(), func(store.Tx) error { once(); return nil }); err != nil {
+		if err := b.Write(context.Background(), func(store.Tx) error { once(); return nil }); err != nil {
 			t.Error(err)
 		}
 	})
@@ -33,7 +33,7 @@ func (b *bundle) together(t *testing.T, fns ...func(tx store.Tx) error) []error 
 		queued.Add(1)
 		wg.Go(func() {
 			queued.Done()
-			errs[i] = b.Write(background(), fn)
+			errs[i] = b.Write(context.Background(), fn)
 		})
 	}
 	queued.Wait()
@@ -84,7 +84,7 @@ func writeUndo(t *testing.T, b *bundle) {
 				t.Errorf("lease %d: %v", i, err)
 			}
 		}
-		if c := must2[[]store.LeaseCount](t)(r.LeaseCounts("eng_a")); len(c) != 1 || c[0].N != 20 {
+		if c := value[[]store.LeaseCount](t)(r.LeaseCounts("eng_a")); len(c) != 1 || c[0].N != 20 {
 			t.Errorf("counts: %v", c)
 		}
 	})
@@ -139,7 +139,7 @@ func writeCancelled(t *testing.T, b *bundle) {
 	var wg sync.WaitGroup
 	wg.Go(func() {
 		once := sync.OnceFunc(func() { close(busy); <-going })
-		b.Write(background(), func(store.Tx) error { once(); return nil })
+		b.Write(context.Background(), func(store.Tx) error { once(); return nil })
 	})
 	<-busy
 	wg.Go(func() { gone <- b.Write(waiting, func(store.Tx) error { ran = true; return nil }) })
@@ -164,7 +164,7 @@ func writeRelaxed(t *testing.T, b *bundle) {
 	must(t, b.WriteRelaxed(t.Context(), func(tx store.Tx) error {
 		return errors.Join(tx.InsertLease(l), tx.Audit(tenant, entry("x")))
 	}))
-	b.read(t, func(r store.Reader) { must2[*store.Lease](t)(r.Lease(tenant, l.ID)) })
+	b.read(t, func(r store.Reader) { value[*store.Lease](t)(r.Lease(tenant, l.ID)) })
 	b.update(t, l.ID, func(l *store.Lease) { l.Status = api.LeaseActive })
 	must(t, b.WriteRelaxed(t.Context(), func(tx store.Tx) error {
 		_, err := tx.UpdateLease(l.ID, func(l *store.Lease) error {
@@ -179,7 +179,7 @@ func writeRelaxed(t *testing.T, b *bundle) {
 	must(t, b.Ping(t.Context()))
 	b.reopen(t)
 	b.read(t, func(r store.Reader) {
-		if got := must2[*store.Lease](t)(r.Lease(tenant, l.ID)); got.Status != api.LeaseRevoking {
+		if got := value[*store.Lease](t)(r.Lease(tenant, l.ID)); got.Status != api.LeaseRevoking {
 			t.Errorf("status after a restart = %s", got.Status)
 		}
 	})
@@ -200,7 +200,7 @@ func writeConcurrent(t *testing.T, b *bundle) {
 				if i%3 == 0 {
 					write = b.WriteRelaxed
 				}
-				err := write(background(), func(tx store.Tx) error {
+				err := write(context.Background(), func(tx store.Tx) error {
 					if err := tx.InsertLease(l); err != nil {
 						return err
 					}
@@ -220,7 +220,7 @@ func writeConcurrent(t *testing.T, b *bundle) {
 					t.Errorf("writer %d: %v", w, err)
 					return
 				}
-				err = b.Read(background(), func(r store.Reader) error {
+				err = b.Read(context.Background(), func(r store.Reader) error {
 					_, err := r.Lease(tenant, l.ID)
 					return err
 				})
@@ -238,7 +238,7 @@ func writeConcurrent(t *testing.T, b *bundle) {
 		t.Errorf("%d entries", len(rows))
 	}
 	b.read(t, func(r store.Reader) {
-		if c := must2[[]store.LeaseCount](t)(r.LeaseCounts("")); len(c) != 1 || c[0].N != writers*each {
+		if c := value[[]store.LeaseCount](t)(r.LeaseCounts("")); len(c) != 1 || c[0].N != writers*each {
 			t.Errorf("counts: %v", c)
 		}
 	})
@@ -249,11 +249,11 @@ func writeSnapshot(t *testing.T, b *bundle) {
 	first, second := lease(), lease()
 	b.insert(t, first)
 	b.read(t, func(r store.Reader) {
-		if n := len(must2[[]*store.Lease](t)(r.Leases(store.LeaseFilter{}, "", 0))); n != 1 {
+		if n := len(value[[]*store.Lease](t)(r.Leases(store.LeaseFilter{}, "", 0))); n != 1 {
 			t.Fatalf("%d leases", n)
 		}
 		b.insert(t, second)
-		if n := len(must2[[]*store.Lease](t)(r.Leases(store.LeaseFilter{}, "", 0))); n != 1 {
+		if n := len(value[[]*store.Lease](t)(r.Leases(store.LeaseFilter{}, "", 0))); n != 1 {
 			t.Errorf("%d leases in the snapshot after a commit", n)
 		}
 		if d := time.Since(r.Now()).Abs(); d > time.Hour || r.Now().Location() != time.UTC || r.Now().Nanosecond()%1000 != 0 {
@@ -261,27 +261,27 @@ func writeSnapshot(t *testing.T, b *bundle) {
 		}
 	})
 	b.write(t, func(tx store.Tx) error {
-		wantEqual(t, "leases in a transaction", len(must2[[]*store.Lease](t)(tx.Leases(store.LeaseFilter{}, "", 0))), 2)
+		wantEqual(t, "leases in a transaction", len(value[[]*store.Lease](t)(tx.Leases(store.LeaseFilter{}, "", 0))), 2)
 		return nil
 	})
 }
 
 func writeMeta(t *testing.T, b *bundle) {
 	b.read(t, func(r store.Reader) {
-		if v := must2[[]byte](t)(r.Meta("keyring")); v != nil {
+		if v := value[[]byte](t)(r.Meta("keyring")); v != nil {
 			t.Errorf("absent value = %v", v)
 		}
 	})
 	b.write(t, func(tx store.Tx) error { return tx.PutMeta("keyring", []byte{1}) })
 	b.write(t, func(tx store.Tx) error {
-		if v := must2[[]byte](t)(tx.Meta("keyring")); len(v) != 1 {
+		if v := value[[]byte](t)(tx.Meta("keyring")); len(v) != 1 {
 			t.Errorf("value = %v", v)
 		}
 		return tx.PutMeta("keyring", []byte{0, 255})
 	})
 	b.reopen(t)
 	b.read(t, func(r store.Reader) {
-		wantEqual(t, "value", must2[[]byte](t)(r.Meta("keyring")), []byte{0, 255})
+		wantEqual(t, "value", value[[]byte](t)(r.Meta("keyring")), []byte{0, 255})
 	})
 }
 
@@ -298,7 +298,7 @@ func lifeReopen(t *testing.T, b *bundle) {
 		t.Errorf("installation %q after %q, epoch %d after %d", b.Installation(), installation, b.Epoch(), epoch)
 	}
 	b.read(t, func(r store.Reader) {
-		wantEqual(t, "lease", must2[*store.Lease](t)(r.Lease(tenant, l.ID)), l)
+		wantEqual(t, "lease", value[*store.Lease](t)(r.Lease(tenant, l.ID)), l)
 	})
 	other := b.opener(t, t.TempDir())
 	if other.Installation() == installation {
