@@ -1,0 +1,176 @@
+package e2e_test
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/scaivault/scaivault/api"
+	"github.com/scaivault/scaivault/client"
+	"github.com/scaivault/scaivault/test/pgtest"
+	"github.com/scaivault/scaivault/test/proxy"
+)
+
+// What the source executes late, long after ScaiVault has given the request up,
+// leaves no account that no lease bears.
+func TestLateExecution(t *testing.T) {
+	t.Parallel()
+	faults := []struct {
+		name         string
+		begin, mend  func(t *testing.T, s *source, p *proxy.Proxy)
+		mayBeCreated bool // in time, with only the answer lost: then the lease lives, unconfirmed
+	}{
+		{"frozen and resumed",
+			func(t *testing.T, s *source, _ *proxy.Proxy) { t.Helper(); s.server.Freeze(t) },
+			func(t *testing.T, s *source, _ *proxy.Proxy) { t.Helper(); s.server.Thaw(t) }, false},
+		{"held by the network and delivered",
+			func(_ *testing.T, _ *source, p *proxy.Proxy) { p.Hold() },
+			func(_ *testing.T, _ *source, p *proxy.Proxy) { p.Pass() }, false},
+		{"answers lost",
+			func(_ *testing.T, _ *source, p *proxy.Proxy) { p.LoseAnswers() },
+			func(_ *testing.T, _ *source, p *proxy.Proxy) { p.Pass() }, true},
+	}
+	for _, fault := range faults {
+		for _, role := range []func(string) client.Document{reader, direct} {
+			name := fault.name + ", privileges"
+			if role("")["privileges"] == nil {
+				name = fault.name + ", statements"
+			}
+			t.Run(name, func(t *testing.T) {
+				t.Parallel()
+				v, s := newVault(t), newSource(t, pgtest.Start(t, 17), createRole)
+				p := proxy.New(t, s.addr)
+				s.addr = p.Addr()
+				v.engine(t, s, "db", map[string]any{"operation_timeout": "2s", "connect_timeout": "1s"})
+				v.role(t, "db", role("reader"))
+				before := v.issueMany(t, "db", "reader", time.Hour, 4) // the connections are open
+
+				fault.begin(t, s, p)
+				answers := make(chan error, 8)
+				asked := time.Now()
+				for range cap(answers) {
+					go func() {
+						_, err := v.ask(t.Context(), v.admin, "db", "reader", time.Hour)
+						answers <- err
+					}()
+				}
+				for range cap(answers) {
+					mustFail(t, "a credential meanwhile", <-answers, client.EngineUnavailable, client.EngineError)
+				}
+				if took := time.Since(asked); took > 10*time.Second {
+					t.Errorf("with an operation_timeout of 2s the refusals took %s", took)
+				}
+				fault.mend(t, s, p)
+
+				eventually(t, time.Minute, "every issuance is decided", func() bool {
+					return len(v.leases(t, client.LeaseFilter{Status: api.LeaseIssuing})) == 0 && len(v.leases(t, client.LeaseFilter{Status: api.LeaseRevoking})) == 0
+				})
+				s.mustBeBorne(t, v)
+				for _, l := range v.leases(t, client.LeaseFilter{Status: api.LeaseActive}) {
+					kept := slices.ContainsFunc(before, func(c credential) bool { return c.lease == l.LeaseID })
+					if !kept && (!fault.mayBeCreated || !l.Unconfirmed) {
+						t.Errorf("%s was refused to its caller and lives: %+v", l.Username, l)
+					}
+				}
+				for _, c := range before {
+					s.readItems(t, c)
+				}
+				after := v.issue(t, v.admin, "db", "reader", 0)
+				s.readItems(t, after)
+				if result, err := v.admin.RevokePrefix(t.Context(), "db", time.Minute); err != nil || result.Pending != 0 {
+					t.Fatalf("revoke all: %+v, %v", result, err)
+				}
+				if left := s.accounts(t); len(left) != 0 {
+					t.Errorf("accounts are left: %v", left)
+				}
+			})
+		}
+	}
+}
+
+// mustBeBorne wants a living lease for every account, and an account for every
+// living lease. The server is the test's own.
+func (s *source) mustBeBorne(t *testing.T, v *vault) {
+	t.Helper()
+	status := map[string]api.LeaseStatus{}
+	for _, l := range v.leases(t, client.LeaseFilter{}) {
+		status[l.Username] = l.Status
+	}
+	accounts := s.accounts(t)
+	for _, name := range accounts {
+		if status[name] != api.LeaseActive {
+			t.Errorf("the account %s has no living lease: %q", name, status[name])
+		}
+	}
+	for name, st := range status {
+		if st == api.LeaseActive && !slices.Contains(accounts, name) {
+			t.Errorf("the living lease of %s has no account", name)
+		}
+	}
+}
+
+// Somebody else's account bears the very name that was drawn: it is left alone,
+// whatever happens to the lease.
+func TestForeignAccountOfTheDrawnName(t *testing.T) {
+	t.Parallel()
+	for _, major := range []int{15, 17} {
+		t.Run(fmt.Sprint(major), func(t *testing.T) {
+			t.Parallel()
+			v, s := newVault(t), newSource(t, pgtest.Start(t, major), createRole)
+			v.engine(t, s, "db", nil)
+			// The creation waits at a lock, so that the name can be seen and taken.
+			const gate = 4711
+			v.role(t, "db", client.Document{"name": "gated", "creation_statements": []string{
+				fmt.Sprintf("SELECT pg_advisory_xact_lock_shared(%d)", gate),
+				`CREATE ROLE "{{name}}" WITH LOGIN PASSWORD '{{password}}' VALID UNTIL '{{expiration}}'`,
+			}})
+			super := s.server.Superuser(t)
+			run(t, super, fmt.Sprintf("SELECT pg_advisory_lock(%d)", gate))
+			answer := make(chan credential, 1)
+			refusal := background(func() error {
+				cred, err := v.ask(t.Context(), v.admin, "db", "gated", 0)
+				answer <- cred
+				return err
+			})
+			foreign := credential{password: "somebody-elses"}
+			eventually(t, 10*time.Second, "the creation waits at the lock", func() bool {
+				err := super.QueryRow(t.Context(), `SELECT substring(query FROM 'CREATE ROLE "(v_gated_[a-z0-9]+)"') FROM pg_stat_activity
+					WHERE wait_event_type = 'Lock' AND query LIKE '%CREATE ROLE "v\_gated%' AND pid <> pg_backend_pid()`).Scan(&foreign.username)
+				return err == nil
+			})
+			run(t, super, fmt.Sprintf(`CREATE ROLE "%s" LOGIN PASSWORD '%s'`, foreign.username, foreign.password),
+				fmt.Sprintf("SELECT pg_advisory_unlock(%d)", gate))
+			if err := <-refusal; err != nil {
+				t.Fatalf("a taken name must lead to another one: %v", err)
+			}
+			cred := <-answer
+			if cred.username == foreign.username {
+				t.Fatal("the taken name was given out")
+			}
+			mustLive := func(when string) {
+				t.Helper()
+				ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+				defer cancel()
+				conn, err := pgx.Connect(ctx, s.server.URL(foreign.username, foreign.password, "postgres"))
+				if err != nil {
+					t.Fatalf("%s, the foreign account does not log in: %v", when, err)
+				}
+				_ = conn.Close(ctx)
+			}
+			mustLive("after the issue")
+			v.revoke(t, cred)
+			s.mustBeDead(t, cred)
+			if _, err := v.admin.RevokePrefix(t.Context(), "db", 0); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := v.admin.Reconcile(t.Context(), "db", true); err != nil {
+				t.Fatal(err)
+			}
+			mustLive("after prefix and reconcile")
+		})
+	}
+}

@@ -1,0 +1,265 @@
+package vaulttest
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/scaivault/scaivault/client"
+)
+
+const (
+	startTimeout = time.Minute
+	stopTimeout  = time.Minute
+	pollInterval = 5 * time.Millisecond
+)
+
+// Server is one `scaivault dev` with its own folder. Its address stays the same
+// over restarts; its administrator's token does not.
+type Server struct {
+	URL string
+	Dir string // the data folder
+
+	addr, metricsAddr string
+	env               []string
+	program           string
+	output            buffer
+
+	mu     sync.Mutex
+	token  string
+	cmd    *exec.Cmd
+	exited chan struct{} // closed when the process is gone
+}
+
+// Start runs a server until the end of the test. Variables of the environment
+// are its settings, NAME=value; rate limits are off unless they say otherwise.
+func Start(t TB, env ...string) *Server {
+	t.Helper()
+	s := &Server{
+		addr: freeAddr(t), metricsAddr: freeAddr(t), program: Program(t),
+		Dir: filepath.Join(t.TempDir(), "vault"),
+	}
+	s.URL = "http://" + s.addr
+	s.env = append([]string{
+		"PATH=" + os.Getenv("PATH"), "HOME=" + filepath.Dir(s.Dir), "TMPDIR=" + os.TempDir(),
+		"METRICS_ADDRESS=" + s.metricsAddr, "SCAIVAULT_RATE_LIMITS=off",
+	}, env...)
+	t.Cleanup(func() {
+		if s.running() {
+			s.Kill(t)
+		}
+	})
+	s.Run(t)
+	return s
+}
+
+// Run starts a server that was stopped or killed, on the same folder, and
+// returns when it is ready.
+func (s *Server) Run(t TB) {
+	t.Helper()
+	if err := s.run(); err != nil {
+		t.Fatalf("start scaivault: %v; its output: %s", err, s.Output())
+	}
+}
+
+func (s *Server) run() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.cmd != nil {
+		return errors.New("it is running")
+	}
+	ready := filepath.Join(s.Dir, "dev.json")
+	if err := os.Remove(ready); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return err
+	}
+	cmd := exec.Command(s.program, "dev", "--data", s.Dir, "--addr", s.addr) //nolint:noctx // ended by Kill and Stop
+	cmd.Env = s.env
+	cmd.Stdout, cmd.Stderr = &s.output, &s.output
+	// A test that dies takes its servers along.
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
+	if err := cmd.Start(); err != nil {
+		return err
+	}
+	exited := make(chan struct{})
+	go func() {
+		_ = cmd.Wait() // Stop reads the state
+		close(exited)
+	}()
+	token, err := awaitReady(ready, exited)
+	if err != nil {
+		_ = cmd.Process.Kill()
+		<-exited
+		return err
+	}
+	s.cmd, s.exited, s.token = cmd, exited, token
+	return nil
+}
+
+// awaitReady reads the file that the server writes once it is ready.
+func awaitReady(path string, exited <-chan struct{}) (token string, err error) {
+	for deadline := time.Now().Add(startTimeout); time.Now().Before(deadline); {
+		var dev struct{ Token string }
+		if text, err := os.ReadFile(path); err == nil && json.Unmarshal(text, &dev) == nil && dev.Token != "" {
+			return dev.Token, nil
+		}
+		select {
+		case <-exited:
+			return "", errors.New("it ended at its start")
+		case <-time.After(pollInterval):
+		}
+	}
+	return "", errors.New("it is not ready")
+}
+
+// Kill is kill -9.
+func (s *Server) Kill(t TB) {
+	t.Helper()
+	if err := s.end(syscall.SIGKILL); err != nil {
+		t.Fatalf("kill scaivault: %v", err)
+	}
+}
+
+// Stop asks the server to shut down and waits for its end, which must be
+// orderly.
+func (s *Server) Stop(t TB) {
+	t.Helper()
+	cmd := s.process()
+	if err := s.end(syscall.SIGTERM); err != nil {
+		t.Fatalf("stop scaivault: %v", err)
+	}
+	if code := cmd.ProcessState.ExitCode(); code != 0 {
+		t.Fatalf("scaivault ended with %d when told to stop; its output: %s", code, s.Output())
+	}
+}
+
+// Signal sends a signal and does not wait.
+func (s *Server) Signal(t TB, signal syscall.Signal) {
+	t.Helper()
+	if err := syscall.Kill(s.process().Process.Pid, signal); err != nil {
+		t.Fatalf("signal scaivault: %v", err)
+	}
+}
+
+func (s *Server) end(signal syscall.Signal) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.cmd == nil {
+		return errors.New("it is not running")
+	}
+	if err := s.cmd.Process.Signal(signal); err != nil && !errors.Is(err, os.ErrProcessDone) {
+		return err
+	}
+	select {
+	case <-s.exited:
+		s.cmd = nil
+		return nil
+	case <-time.After(stopTimeout):
+		return fmt.Errorf("it does not end; its output: %s", s.Output())
+	}
+}
+
+func (s *Server) running() bool { return s.process() != nil }
+
+func (s *Server) process() *exec.Cmd {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.cmd
+}
+
+// Token is the present administrator's.
+func (s *Server) Token() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.token
+}
+
+// Admin is a client of the present administrator. It never tries again by
+// itself: tests want to see every answer.
+func (s *Server) Admin(t TB) *client.Client {
+	t.Helper()
+	return s.Client(t, client.Config{Token: s.Token()})
+}
+
+// Client is a client of the server for somebody else.
+func (s *Server) Client(t TB, c client.Config) *client.Client {
+	t.Helper()
+	c.URL, c.Retries = s.URL, -1
+	made, err := client.New(c)
+	if err != nil {
+		t.Fatalf("make a client: %v", err)
+	}
+	return made
+}
+
+// Output is all that the server has printed since it was made, restarts
+// included.
+func (s *Server) Output() string { return s.output.String() }
+
+// Metrics is the page of metrics.
+func (s *Server) Metrics(t TB) string {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+s.metricsAddr+"/metrics", nil)
+	if err != nil {
+		t.Fatalf("make a request: %v", err)
+	}
+	answer, err := (&http.Client{}).Do(request)
+	if err != nil {
+		t.Fatalf("read the metrics: %v", err)
+	}
+	defer answer.Body.Close()
+	page, err := io.ReadAll(answer.Body)
+	if err != nil || answer.StatusCode != http.StatusOK {
+		t.Fatalf("read the metrics: status %d, %v", answer.StatusCode, err)
+	}
+	return string(page)
+}
+
+// freeAddr picks a port below Linux's ephemeral range (32768 and up), where an
+// outgoing connection may sit on a server's port while it is down.
+func freeAddr(t TB) string {
+	t.Helper()
+	const first, last, tries = 20000, 32767, 50
+	var err error
+	for range tries {
+		addr := fmt.Sprintf("127.0.0.1:%d", first+rand.IntN(last-first))
+		var l net.Listener
+		if l, err = net.Listen("tcp", addr); err == nil { //nolint:noctx // at once or never
+			_ = l.Close() // taken again by the server
+			return addr
+		}
+	}
+	t.Fatalf("find a free port: %v", err)
+	return ""
+}
+
+// buffer collects output and can be read meanwhile.
+type buffer struct {
+	mu   sync.Mutex
+	text bytes.Buffer
+}
+
+func (b *buffer) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.text.Write(p)
+}
+
+func (b *buffer) String() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.text.String()
+}

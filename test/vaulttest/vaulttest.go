@@ -1,0 +1,79 @@
+// Package vaulttest gives tests the real program to talk to: built once, run
+// on loopback with a store of its own, killed with kill -9 where that is what
+// a test is about.
+package vaulttest
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"sync"
+	"time"
+)
+
+// TB is the part of testing.TB that vaulttest needs.
+type TB interface {
+	Helper()
+	Cleanup(func())
+	Fatalf(format string, args ...any)
+	TempDir() string
+}
+
+// Program is the path of the program, built from this checkout at the first
+// call of the process.
+func Program(t TB) string {
+	t.Helper()
+	program.once.Do(func() { program.path, program.err = build() })
+	if program.err != nil {
+		t.Fatalf("build the program: %v", program.err)
+	}
+	return program.path
+}
+
+// program outlives a test: a test binary has no other place for it.
+var program struct {
+	once sync.Once
+	path string
+	err  error
+}
+
+// build puts the program into the git-ignored .cache, where the next build is
+// a quick one. It appears by a rename: other test binaries may be running the
+// former.
+func build() (string, error) {
+	root, err := checkout()
+	if err != nil {
+		return "", err
+	}
+	dir := filepath.Join(root, ".cache", "test")
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return "", err
+	}
+	partial := filepath.Join(dir, fmt.Sprintf("scaivault.%d", os.Getpid()))
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Minute)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, "go", "build", "-o", partial, "./cmd/scaivault")
+	cmd.Dir = root
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return "", fmt.Errorf("go build: %w: %s", err, out)
+	}
+	final := filepath.Join(dir, "scaivault")
+	return final, os.Rename(partial, final)
+}
+
+// checkout is the folder of go.mod.
+func checkout() (string, error) {
+	dir, err := os.Getwd()
+	if err != nil {
+		return "", err
+	}
+	for ; dir != filepath.Dir(dir); dir = filepath.Dir(dir) {
+		if _, err := os.Stat(filepath.Join(dir, "go.mod")); err == nil {
+			return dir, nil
+		}
+	}
+	return "", fmt.Errorf("find the checkout: there is no go.mod above the working folder")
+}
