@@ -1,0 +1,81 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"time"
+)
+
+// callPatience bounds one answer; revoking ten thousand is one call.
+const callPatience = 3 * time.Minute
+
+// maxRest is how long a connection may rest; the server closes it in the end.
+const maxRest = 30 * time.Second
+
+// caller is one client of the server on one connection that is kept open. It
+// writes its requests itself: the generator shares the cores with what it
+// measures, and http.Transport costs as much as the server's side of a request.
+type caller struct {
+	addr string
+	head string // of every request, after its first line
+	conn net.Conn
+	in   *bufio.Reader
+	used time.Time
+	room []byte
+}
+
+func (v *vault) caller() *caller {
+	return &caller{addr: v.addr, head: "Host: " + v.addr + "\r\nAuthorization: Bearer " + v.token + "\r\nContent-Type: application/json\r\n"}
+}
+
+func (c *caller) close() {
+	if c.conn != nil {
+		_ = c.conn.Close() // nothing is under way
+	}
+}
+
+// connect opens the connection, unless it is there and fresh.
+func (c *caller) connect(ctx context.Context) (err error) {
+	if time.Since(c.used) < maxRest {
+		return nil
+	}
+	c.close()
+	var dialer net.Dialer
+	if c.conn, err = dialer.DialContext(ctx, "tcp", c.addr); err != nil {
+		return err
+	}
+	c.in = bufio.NewReader(c.conn)
+	return nil
+}
+
+// do sends a request and reads the whole answer, which is an error when its
+// status is not the one expected. The body is valid until the next call.
+func (c *caller) do(ctx context.Context, method, path, body string, want int) ([]byte, error) {
+	if err := c.connect(ctx); err != nil {
+		return nil, err
+	}
+	c.used = time.Now()
+	if err := c.conn.SetDeadline(c.used.Add(callPatience)); err != nil {
+		return nil, err
+	}
+	c.room = fmt.Appendf(c.room[:0], "%s %s HTTP/1.1\r\n%sContent-Length: %d\r\n\r\n%s", method, path, c.head, len(body), body)
+	if _, err := c.conn.Write(c.room); err != nil {
+		return nil, err
+	}
+	answer, err := http.ReadResponse(c.in, nil)
+	if err != nil {
+		return nil, fmt.Errorf("%s %s: %w", method, path, err)
+	}
+	text, err := io.ReadAll(answer.Body)
+	if err != nil {
+		return nil, err
+	}
+	if answer.StatusCode != want {
+		return nil, fmt.Errorf("%s %s: %s: %s", method, path, answer.Status, text)
+	}
+	return text, ctx.Err()
+}

@@ -1,0 +1,189 @@
+// Command load measures what ScaiVault costs: the real server, with its store
+// and a real PostgreSQL that both flush to disk, against a direct client of the
+// same PostgreSQL that does the same work without a server in between.
+//
+// Both take turns within one run, so that a machine that grows slower meanwhile
+// is slower for both, and what counts are the ratios. The direct client is
+// direct.go: it is the limit, and keeps no record of anything.
+//
+//	go run ./test/load          about a quarter of an hour
+//	go run ./test/load -quick   about two minutes, and rougher
+//
+// The report goes to standard output as Markdown, progress to standard error.
+// Nothing is left running and nothing is left behind.
+package main
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"os"
+	"os/exec"
+	"os/signal"
+	"path/filepath"
+	"regexp"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/scaivault/scaivault/engine/postgresql"
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	err := run(ctx, os.Args[1:])
+	stop()
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "load:", err)
+		os.Exit(1)
+	}
+}
+
+// bench is one run.
+type bench struct {
+	quick   bool
+	majors  []int
+	only    *regexp.Regexp
+	command string // as it was called
+
+	dir    string // of everything that the run makes
+	binary string // the real one
+	report report
+	begun  time.Time
+}
+
+func run(ctx context.Context, args []string) (err error) {
+	b, err := parse(args)
+	if err != nil {
+		return err
+	}
+	if b.dir, err = os.MkdirTemp("", "scaivault-load-"); err != nil {
+		return err
+	}
+	defer os.RemoveAll(b.dir)
+	b.say("building the server")
+	b.binary = filepath.Join(b.dir, "scaivault")
+	build := exec.CommandContext(ctx, "go", "build", "-trimpath", "-ldflags", "-s -w", "-o", b.binary, "./cmd/scaivault")
+	build.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := build.CombinedOutput(); err != nil {
+		return fmt.Errorf("build the server (run this in the project's own folder): %w: %s", err, out)
+	}
+	if err := b.measure(ctx); err != nil {
+		return err
+	}
+	if err := b.report.begin(ctx, b); err != nil {
+		return err
+	}
+	b.report.print(os.Stdout)
+	b.say("done")
+	return nil
+}
+
+func parse(args []string) (*bench, error) {
+	flags := flag.NewFlagSet("load", flag.ContinueOnError)
+	quick := flags.Bool("quick", false, "fewer and shorter rounds, the first version only")
+	majors := flags.String("pg", "15,17", "PostgreSQL versions, comma separated")
+	only := flags.String("only", "", "sections to run, a regular expression of: issue revoke prefix grants age process code")
+	if err := flags.Parse(args); err != nil {
+		return nil, err
+	}
+	b := &bench{quick: *quick, begun: time.Now(), command: strings.Join(append([]string{"go run ./test/load"}, args...), " ")}
+	var err error
+	if b.only, err = regexp.Compile(*only); err != nil {
+		return nil, err
+	}
+	for text := range strings.SplitSeq(*majors, ",") {
+		major, err := strconv.Atoi(text)
+		if err != nil {
+			return nil, fmt.Errorf("-pg %s: not a list of versions", *majors)
+		}
+		b.majors = append(b.majors, major)
+	}
+	if b.quick {
+		b.majors = b.majors[:1]
+	}
+	return b, nil
+}
+
+// measure runs the sections. Each has servers of its own, so that one does not
+// inherit the bloat of another.
+func (b *bench) measure(ctx context.Context) error {
+	type section struct {
+		name string
+		run  func(context.Context) error
+	}
+	var sections []section
+	for _, major := range b.majors {
+		for _, way := range ways(major) {
+			with := func(name string, f func(context.Context, *rig) error) {
+				sections = append(sections, section{name, func(ctx context.Context) error {
+					r, err := b.newRig(ctx, major, way)
+					if err != nil {
+						return err
+					}
+					if err = f(ctx, r); err != nil {
+						err = fmt.Errorf("%w; the server's log: %s", err, r.vault.tail())
+					}
+					if closed := r.close(); err == nil {
+						err = closed
+					}
+					return err
+				}})
+			}
+			if way == recommended(major) {
+				with("issue", b.issue)
+				with("prefix", b.prefix)
+			}
+			with("revoke", b.revoke)
+			if major < 16 {
+				with("grants", b.grants)
+				with("age", b.cycles)
+			} else {
+				with("age", b.growth)
+			}
+		}
+	}
+	sections = append(sections, section{"process", b.process}, section{"code", b.code})
+	for _, s := range sections {
+		if !b.only.MatchString(s.name) {
+			continue
+		}
+		if err := s.run(ctx); err != nil {
+			return fmt.Errorf("%s: %w", s.name, err)
+		}
+	}
+	return nil
+}
+
+// ways are the set-ups of root to measure. Before 16 a root with CREATEROLE
+// costs the same however many accounts live; since then it does not, and the
+// functions are what is recommended.
+func ways(major int) []string {
+	if major < 16 {
+		return []string{postgresql.SetupCreateRole}
+	}
+	return []string{postgresql.SetupDefiner, postgresql.SetupCreateRole}
+}
+
+func recommended(major int) string { return ways(major)[0] }
+
+// rounds is how often each side is measured.
+func (b *bench) rounds() int {
+	if b.quick {
+		return 3
+	}
+	return 5
+}
+
+// turn is how long one side is measured at a time.
+func (b *bench) turn() time.Duration {
+	if b.quick {
+		return time.Second
+	}
+	return 2 * time.Second
+}
+
+func (b *bench) say(format string, args ...any) {
+	fmt.Fprintf(os.Stderr, "%5.0fs  %s\n", time.Since(b.begun).Seconds(), fmt.Sprintf(format, args...))
+}

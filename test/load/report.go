@@ -1,0 +1,166 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strings"
+	"syscall"
+	"time"
+)
+
+// report gathers rows and prints them as Markdown.
+type report struct {
+	head    []string
+	ratios  []string
+	ages    []string
+	figures map[string][]string // by section
+}
+
+// rate adds a row where more is better. An aim of 0 is none.
+func (r *report) rate(what, source string, c comparison, aim float64) {
+	r.compare(what, source, c, rate, "%.0f", aim, func(ratio float64) bool { return ratio >= aim }, "≥")
+}
+
+// delay adds a row where less is better.
+func (r *report) delay(what, source string, c comparison, aim float64) {
+	r.compare(what, source, c, p99, "%.1f", aim, func(ratio float64) bool { return ratio <= aim }, "≤")
+}
+
+func (r *report) compare(what, source string, c comparison, of func(sample) float64, format string, aim float64, met func(float64) bool, sign string) {
+	ratios := c.ratios(of)
+	r.ratios = append(r.ratios, fmt.Sprintf("| %s | %s | "+format+" | "+format+" | **%.2f** | %.2f to %.2f | %s |", what, source,
+		medianOf(c.direct, of), medianOf(c.ours, of), median(ratios), ratios[0], ratios[len(ratios)-1], verdict(median(ratios), aim, met, sign)))
+}
+
+// age adds a row that compares the speed of a young source with that of one
+// that has lived, for both sides.
+func (r *report) age(what, source string, young, old comparison, aim float64) {
+	directRatio := medianOf(old.direct, rate) / medianOf(young.direct, rate)
+	ratio := medianOf(old.ours, rate) / medianOf(young.ours, rate)
+	r.ages = append(r.ages, fmt.Sprintf("| %s | %s | %.0f | %.0f | **%.2f** | %.2f | %s |", what, source,
+		medianOf(young.ours, rate), medianOf(old.ours, rate), ratio, directRatio,
+		verdict(ratio, aim, func(ratio float64) bool { return ratio >= aim }, "≥")))
+}
+
+func verdict(ratio, aim float64, met func(float64) bool, sign string) string {
+	switch {
+	case aim == 0:
+		return "shown"
+	case met(ratio):
+		return fmt.Sprintf("%s %.2f: met", sign, aim)
+	default:
+		return fmt.Sprintf("%s %.2f: **missed**", sign, aim)
+	}
+}
+
+// figure adds a row that stands by itself.
+func (r *report) figure(section, what, value, aim string) {
+	if r.figures == nil {
+		r.figures = map[string][]string{}
+	}
+	r.figures[section] = append(r.figures[section], fmt.Sprintf("| %s | %s | %s |", what, value, aim))
+}
+
+// begin says what the figures were measured on.
+func (r *report) begin(ctx context.Context, b *bench) error {
+	flush, err := flushTime(b.dir)
+	if err != nil {
+		return err
+	}
+	var u syscall.Utsname
+	if err := syscall.Uname(&u); err != nil {
+		return err
+	}
+	commit, err := exec.CommandContext(ctx, "git", "describe", "--always", "--dirty").Output()
+	if err != nil {
+		commit = []byte("unknown")
+	}
+	info, err := os.Stat(b.binary)
+	if err != nil {
+		return err
+	}
+	r.head = []string{
+		fmt.Sprintf("Command: `%s`, %s, took %s.", b.command, b.begun.UTC().Format("2006-01-02 15:04 UTC"), time.Since(b.begun).Round(time.Second)),
+		fmt.Sprintf("Machine: %d × %s, %s of memory, Linux %s, a flush to disk takes %.2f ms.", runtime.NumCPU(),
+			procLine("/proc/cpuinfo", "model name"), procLine("/proc/meminfo", "MemTotal"), text(u.Release[:]), flush),
+		fmt.Sprintf("ScaiVault %s (%.0f MB), %s. Client, server and PostgreSQL share the cores; fsync is on in both stores; everything is on loopback.",
+			strings.TrimSpace(string(commit)), float64(info.Size())/1e6, runtime.Version()),
+	}
+	return nil
+}
+
+func (r *report) print(w io.Writer) {
+	line := func(format string, args ...any) { fmt.Fprintf(w, format+"\n", args...) }
+	for _, text := range r.head {
+		line("%s\n", text)
+	}
+	table := func(rows []string, columns ...string) {
+		if len(rows) == 0 {
+			return
+		}
+		line("| %s |", strings.Join(columns, " | "))
+		line("|%s", strings.Repeat(" --- |", len(columns)))
+		line("%s\n", strings.Join(rows, "\n"))
+	}
+	table(r.ratios, "figure", "PostgreSQL", "direct", "ScaiVault", "ratio", "of the rounds", "aim")
+	table(r.ages, "figure", "PostgreSQL", "young", "old", "old/young", "the same, direct", "aim")
+	table(r.figures["age"], "figure", "value", "aim")
+	table(r.figures["process"], "figure", "value", "aim")
+	table(r.figures["code"], "Go benchmark", "value", "aim")
+}
+
+// flushTime is the median of how long a small write takes to be durable, in
+// milliseconds.
+func flushTime(dir string) (float64, error) {
+	f, err := os.Create(filepath.Join(dir, "flush"))
+	if err != nil {
+		return 0, err
+	}
+	defer f.Close()
+	var took []float64
+	for range 200 {
+		begun := time.Now()
+		if _, err := f.Write(make([]byte, 4096)); err != nil {
+			return 0, err
+		}
+		if err := syscall.Fdatasync(int(f.Fd())); err != nil {
+			return 0, err
+		}
+		took = append(took, float64(time.Since(begun).Microseconds())/1000)
+	}
+	slices.Sort(took)
+	return median(took), nil
+}
+
+// procLine is the value of the first line of that name.
+func procLine(file, name string) string {
+	content, err := os.ReadFile(file)
+	if err != nil {
+		return "unknown"
+	}
+	for line := range bytes.Lines(content) {
+		key, value, ok := bytes.Cut(line, []byte(":"))
+		if ok && strings.TrimSpace(string(key)) == name {
+			return strings.TrimSpace(string(value))
+		}
+	}
+	return "unknown"
+}
+
+func text(c []int8) string {
+	var b []byte
+	for _, x := range c {
+		if x == 0 {
+			break
+		}
+		b = append(b, byte(x))
+	}
+	return string(b)
+}

@@ -1,0 +1,126 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// task is one piece of work of one caller, who has a connection of its own.
+type task func(ctx context.Context, caller int) error
+
+// sample is what one turn of one side came to.
+type sample struct {
+	elapsed   time.Duration
+	latencies []time.Duration // sorted, one per piece of work
+}
+
+func (s sample) rate() float64 { return float64(len(s.latencies)) / s.elapsed.Seconds() }
+
+// p99 is the latency that one piece of work in a hundred exceeds.
+func (s sample) p99() time.Duration {
+	return s.latencies[min(len(s.latencies)*99/100, len(s.latencies)-1)]
+}
+
+// during has callers repeat a task until the time is up.
+func during(ctx context.Context, callers int, d time.Duration, t task) (sample, error) {
+	end := time.Now().Add(d)
+	return drive(ctx, callers, t, func() bool { return time.Now().Before(end) })
+}
+
+// times has callers do a task n times between them.
+func times(ctx context.Context, callers, n int, t task) (sample, error) {
+	var left atomic.Int64
+	left.Store(int64(n))
+	return drive(ctx, callers, t, func() bool { return left.Add(-1) >= 0 })
+}
+
+func drive(ctx context.Context, callers int, t task, more func() bool) (sample, error) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	latencies, failures := make([][]time.Duration, callers), make([]error, callers)
+	begun := time.Now()
+	var wg sync.WaitGroup
+	for caller := range callers {
+		wg.Go(func() {
+			for ctx.Err() == nil && more() {
+				at := time.Now()
+				if failures[caller] = t(ctx, caller); failures[caller] != nil {
+					cancel()
+					return
+				}
+				latencies[caller] = append(latencies[caller], time.Since(at))
+			}
+		})
+	}
+	wg.Wait()
+	s := sample{elapsed: time.Since(begun), latencies: slices.Concat(latencies...)}
+	slices.Sort(s.latencies)
+	if err := errors.Join(failures...); err != nil {
+		return s, err
+	}
+	if len(s.latencies) == 0 {
+		return s, errors.New("nothing was done")
+	}
+	return s, ctx.Err()
+}
+
+// side is one turn of one side, with its own preparation and cleaning, which do
+// not count.
+type side func(context.Context) (sample, error)
+
+// comparison holds the turns of both sides; turns of one index are neighbours.
+type comparison struct{ direct, ours []sample }
+
+// alternate gives both sides turns. A first turn of each is thrown away: it
+// opens connections and fills caches.
+func alternate(ctx context.Context, rounds int, direct, ours side) (c comparison, err error) {
+	for round := range rounds + 1 {
+		d, err := direct(ctx)
+		if err != nil {
+			return c, err
+		}
+		o, err := ours(ctx)
+		if err != nil {
+			return c, err
+		}
+		if round > 0 {
+			c.direct, c.ours = append(c.direct, d), append(c.ours, o)
+		}
+	}
+	return c, nil
+}
+
+// ratios are ours/direct of each round, sorted.
+func (c comparison) ratios(of func(sample) float64) []float64 {
+	var r []float64
+	for i := range c.direct {
+		r = append(r, of(c.ours[i])/of(c.direct[i]))
+	}
+	slices.Sort(r)
+	return r
+}
+
+func medianOf(samples []sample, of func(sample) float64) float64 {
+	var v []float64
+	for _, s := range samples {
+		v = append(v, of(s))
+	}
+	slices.Sort(v)
+	return median(v)
+}
+
+// median of a sorted list.
+func median(v []float64) float64 {
+	if len(v)%2 == 1 {
+		return v[len(v)/2]
+	}
+	return (v[len(v)/2-1] + v[len(v)/2]) / 2
+}
+
+func rate(s sample) float64 { return s.rate() }
+
+func p99(s sample) float64 { return float64(s.p99()) / float64(time.Millisecond) }

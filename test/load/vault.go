@@ -1,0 +1,151 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/url"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/scaivault/scaivault/client"
+)
+
+// startPatience bounds a start, stopPatience a graceful stop.
+const (
+	startPatience = 60 * time.Second
+	stopPatience  = 30 * time.Second
+)
+
+// vault is a running server: the real binary on a data folder of its own.
+type vault struct {
+	cmd    *exec.Cmd
+	log    *os.File
+	exited chan error
+	dir    string
+
+	addr  string // host:port
+	token string // an administrator's
+	took  time.Duration
+}
+
+// startVault starts the server and measures how long it takes to be ready: from
+// before the process is made until it answers that it is.
+func startVault(ctx context.Context, binary, dir string) (*vault, error) {
+	ready := filepath.Join(dir, "dev.json")
+	if err := os.Remove(ready); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return nil, err
+	}
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, err
+	}
+	log, err := os.CreateTemp(filepath.Dir(dir), "server-*.log")
+	if err != nil {
+		return nil, err
+	}
+	v := &vault{log: log, dir: dir, exited: make(chan error, 1)}
+	v.cmd = exec.Command(binary, "dev", "--data", dir, "--addr", "127.0.0.1:0") //nolint:noctx // ended by close, gracefully
+	v.cmd.Env = append(os.Environ(), "SCAIVAULT_RATE_LIMITS=off", "METRICS_ADDRESS=off")
+	v.cmd.Stdout, v.cmd.Stderr = log, log
+	v.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	begun := time.Now()
+	if err := v.cmd.Start(); err != nil {
+		return nil, err
+	}
+	go func() { v.exited <- v.cmd.Wait() }()
+	if err := v.await(ctx, ready); err != nil {
+		_ = v.cmd.Process.Kill() // gone already, or gone now
+		return nil, fmt.Errorf("start the server: %w; its log: %s", err, v.tail())
+	}
+	v.took = time.Since(begun)
+	return v, nil
+}
+
+// await polls for the file that says how to reach the server, then asks whether
+// it is ready.
+func (v *vault) await(ctx context.Context, file string) error {
+	ctx, cancel := context.WithTimeout(ctx, startPatience)
+	defer cancel()
+	for {
+		text, err := os.ReadFile(file)
+		if err == nil {
+			var dev struct{ URL, Token string }
+			if err := json.Unmarshal(text, &dev); err != nil {
+				return err
+			}
+			u, err := url.Parse(dev.URL)
+			if err != nil {
+				return err
+			}
+			v.addr, v.token = u.Host, dev.Token
+			return v.ready(ctx)
+		}
+		select {
+		case err := <-v.exited:
+			v.exited <- err
+			return fmt.Errorf("it ended: %w", err)
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(time.Millisecond):
+		}
+	}
+}
+
+func (v *vault) ready(ctx context.Context) error {
+	c := v.caller()
+	defer c.close()
+	_, err := c.do(ctx, "GET", "/v1/health/ready", "", 200)
+	return err
+}
+
+// client is the typed client, for what is not measured.
+func (v *vault) client() (*client.Client, error) {
+	return client.New(client.Config{URL: "http://" + v.addr, Token: v.token})
+}
+
+// resident is the memory of the process that is in RAM, in MiB.
+func (v *vault) resident() (float64, error) {
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", v.cmd.Process.Pid))
+	if err != nil {
+		return 0, err
+	}
+	for line := range strings.Lines(string(text)) {
+		if rest, ok := strings.CutPrefix(line, "VmRSS:"); ok {
+			kib, err := strconv.ParseFloat(strings.TrimSuffix(strings.TrimSpace(rest), " kB"), 64)
+			return kib / 1024, err
+		}
+	}
+	return 0, errors.New("read the resident memory: no VmRSS")
+}
+
+// close stops the server as an operator does, and by force when it does not.
+func (v *vault) close() error {
+	defer v.log.Close()
+	if err := v.cmd.Process.Signal(syscall.SIGTERM); err != nil && !errors.Is(err, os.ErrProcessDone) {
+		return err
+	}
+	select {
+	case err := <-v.exited:
+		if err != nil {
+			return fmt.Errorf("stop the server: %w; its log: %s", err, v.tail())
+		}
+		return nil
+	case <-time.After(stopPatience):
+		_ = v.cmd.Process.Kill()
+		return fmt.Errorf("stop the server: it did not stop within %s; its log: %s", stopPatience, v.tail())
+	}
+}
+
+// tail is the end of the server's log.
+func (v *vault) tail() []byte {
+	text, _ := os.ReadFile(v.log.Name()) // a report without it is still one
+	lines := bytes.Split(bytes.TrimSpace(text), []byte("\n"))
+	return bytes.Join(lines[max(0, len(lines)-15):], []byte("\n"))
+}
