@@ -151,8 +151,9 @@ func (m *Manager) do(w *worker, rows []*store.Lease) {
 		}
 		return
 	}
-	if kind(down) == engine.WrongServer {
-		m.sources.Reopen(w.engineID) // the right one may be back at the next probe
+	switch kind(down) {
+	case engine.WrongServer, engine.Misconfigured:
+		m.sources.Reopen(w.engineID) // the right server, or a root that works, may be there at the next probe
 	}
 	w.failures++
 	w.probeAt = time.Now().Add(jitter(backoff(w.failures, maxProbe)))

@@ -40,12 +40,15 @@ func (s *Service) RotateRoot(ctx context.Context, c *access.Caller, name string)
 	}
 	defer s.endRotation(e.ID)
 
+	ctx = context.WithoutCancel(ctx) // whoever goes away leaves no rotation half done
+	if err := s.finishRotation(ctx, e); err != nil {
+		return nil, pass.Record(ctx, err)
+	}
 	h, err := s.Acquire(ctx, e)
 	if err != nil {
 		return nil, pass.Record(ctx, Fault(name, err))
 	}
 	defer h.Release()
-	ctx = context.WithoutCancel(ctx) // whoever goes away leaves no rotation half done
 	version, err := s.rotate(ctx, pass, e, h)
 	if err != nil {
 		return nil, err
@@ -70,6 +73,7 @@ func (s *Service) rotate(ctx context.Context, pass *access.Pass, e *Engine, h *H
 	bounded, cancel := context.WithTimeout(ctx, e.Config.ConnectTimeout+e.Config.OperationTimeout)
 	defer cancel()
 	if err := rotator.SetRoot(bounded, candidate); err != nil {
+		s.drop(e.ID) // nobody knows which root the source has now: the next use finds out
 		return 0, pass.Record(ctx, Fault(e.Name, err))
 	}
 	err = pass.Write(ctx, func(tx store.Tx, _ *store.Config) error {
@@ -94,7 +98,38 @@ func (s *Service) recoverRoot(ctx context.Context, e *Engine, refused error) (en
 	if err != nil {
 		return nil, 0, refused
 	}
-	var version int
+	version, err := s.adopt(ctx, e, candidate)
+	if err != nil {
+		opened.Close()
+		return nil, 0, err
+	}
+	return opened, version, nil
+}
+
+// finishRotation decides about the candidate of a rotation whose end nobody knows, before another
+// one takes its place: if the source has it, it becomes the root secret's new version.
+func (s *Service) finishRotation(ctx context.Context, e *Engine) error {
+	candidate, err := s.candidate(ctx, e)
+	if err != nil || candidate == nil {
+		return err
+	}
+	opened, err := s.open(ctx, e, candidate)
+	switch {
+	case kindOf(err) == engine.Misconfigured:
+		return nil // the source does not have it
+	case err != nil:
+		return Fault(e.Name, err)
+	}
+	opened.Close()
+	if _, err := s.adopt(ctx, e, candidate); err != nil {
+		return err
+	}
+	s.drop(e.ID)
+	return nil
+}
+
+// adopt writes a candidate that the source has accepted down as the root secret's new version.
+func (s *Service) adopt(ctx context.Context, e *Engine, candidate map[string]statement.Secret) (version int, err error) {
 	err = s.store.Write(ctx, func(tx store.Tx) (err error) {
 		if version, err = s.secrets.AddVersion(tx, e.Tenant, e.Config.RootCredentialsPath, candidate, identity(e).Identity); err != nil {
 			return err
@@ -106,12 +141,10 @@ func (s *Service) recoverRoot(ctx context.Context, e *Engine, refused error) (en
 			IdentityID: identity(e).Identity, SecretPath: "dynamic/" + e.Name, Success: true,
 			ExtraData: map[string]any{"engine": e.Name, "version": version, "recovered": true}})
 	})
-	if err != nil {
-		opened.Close()
-		return nil, 0, err
+	if err == nil {
+		s.log.Warn("a root rotation that was cut off has been finished", "engine", e.Name, "version", version)
 	}
-	s.log.Warn("a root rotation that was cut off has been finished", "engine", e.Name, "version", version)
-	return opened, version, nil
+	return version, err
 }
 
 func candidateKey(e *Engine) string { return "root_candidate/" + e.ID }
