@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net"
 	"os"
+	"sync"
 	"testing"
 	"time"
 
@@ -37,9 +38,12 @@ type source struct {
 	root, password string
 	namer          *statement.Namer
 	addr           string // of the server, or of a proxy before it
+
+	mu    sync.Mutex
+	admin *pgx.Conn // a superuser's, opened at first use
 }
 
-func newSource(t *testing.T, server *pgtest.Server, w way) *source {
+func newSource(t testing.TB, server *pgtest.Server, w way) *source {
 	t.Helper()
 	s := &source{server: server, db: server.CreateDB(t), addr: server.Addr()}
 	s.namer = statement.NewNamer("inst_test", []byte("0123456789abcdef"), nil)
@@ -81,12 +85,12 @@ func (s *source) options(extra map[string]any) engine.Options {
 }
 
 // open opens an engine and closes it at the test's end.
-func (s *source) open(t *testing.T, extra map[string]any) *postgresql.Engine {
+func (s *source) open(t testing.TB, extra map[string]any) *postgresql.Engine {
 	t.Helper()
 	return openEngine(t, s.options(extra))
 }
 
-func openEngine(t *testing.T, o engine.Options) *postgresql.Engine {
+func openEngine(t testing.TB, o engine.Options) *postgresql.Engine {
 	t.Helper()
 	e, err := postgresql.Type{}.Open(t.Context(), o)
 	if err != nil {
@@ -96,7 +100,7 @@ func openEngine(t *testing.T, o engine.Options) *postgresql.Engine {
 	return e.(*postgresql.Engine)
 }
 
-func parseRole(t *testing.T, document string) engine.Role {
+func parseRole(t testing.TB, document string) engine.Role {
 	t.Helper()
 	r, err := postgresql.Type{}.ParseRole(json.RawMessage(document))
 	if err != nil {
@@ -111,7 +115,7 @@ const (
 )
 
 // plan plans a credential that ends in an hour.
-func plan(t *testing.T, e *postgresql.Engine, role engine.Role) *engine.Plan {
+func plan(t testing.TB, e *postgresql.Engine, role engine.Role) *engine.Plan {
 	t.Helper()
 	p, err := e.Plan(t.Context(), engine.PlanRequest{LeaseID: ident.New(ident.Lease), RoleName: "reader", Role: role, ExpiresAt: time.Now().Add(time.Hour)})
 	if err != nil {
@@ -127,7 +131,7 @@ type credential struct {
 	recipe             engine.Recipe
 }
 
-func issue(t *testing.T, e *postgresql.Engine, role engine.Role) credential {
+func issue(t testing.TB, e *postgresql.Engine, role engine.Role) credential {
 	t.Helper()
 	p := plan(t, e, role)
 	r, err := e.Issue(t.Context(), p)
@@ -137,7 +141,7 @@ func issue(t *testing.T, e *postgresql.Engine, role engine.Role) credential {
 	return credential{p.Username, p.Data["password"].Reveal(), r}
 }
 
-func revoke(t *testing.T, e *postgresql.Engine, r engine.Recipe) engine.Outcome {
+func revoke(t testing.TB, e *postgresql.Engine, r engine.Recipe) engine.Outcome {
 	t.Helper()
 	outcome, err := e.Revoke(t.Context(), r)
 	if err != nil {
@@ -147,7 +151,7 @@ func revoke(t *testing.T, e *postgresql.Engine, r engine.Recipe) engine.Outcome 
 }
 
 // login opens a session as the credential.
-func (s *source) login(t *testing.T, c credential) *pgx.Conn {
+func (s *source) login(t testing.TB, c credential) *pgx.Conn {
 	t.Helper()
 	return s.server.Connect(t, c.username, c.password, s.db)
 }
@@ -165,16 +169,21 @@ func (s *source) loginFails(c credential) bool {
 }
 
 // count is the one number that a query gives to the superuser.
-func (s *source) count(t *testing.T, sql string, args ...any) int {
+func (s *source) count(t testing.TB, sql string, args ...any) int {
 	t.Helper()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.admin == nil {
+		s.admin = s.server.Superuser(t)
+	}
 	var n int
-	if err := s.server.Superuser(t).QueryRow(t.Context(), sql, args...).Scan(&n); err != nil {
+	if err := s.admin.QueryRow(context.Background(), sql, args...).Scan(&n); err != nil {
 		t.Fatalf("%s: %v", sql, err)
 	}
 	return n
 }
 
-func (s *source) roles(t *testing.T, name string) int {
+func (s *source) roles(t testing.TB, name string) int {
 	t.Helper()
 	return s.count(t, "SELECT count(*) FROM pg_roles WHERE rolname = $1", name)
 }
