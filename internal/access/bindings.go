@@ -2,6 +2,7 @@ package access
 
 import (
 	"context"
+	"slices"
 
 	"github.com/scaivault/scaivault/api"
 	"github.com/scaivault/scaivault/internal/fault"
@@ -166,11 +167,12 @@ func EndBindings(tx store.Tx, tenant, identity string) error {
 	return nil
 }
 
-// ChangeAccess removes objects and then writes others, all as they are in cfg, the configuration
-// of the transaction; it refuses a change after which no identity could write policies. Every
-// change of policies, bindings and service accounts goes through it.
+// ChangeAccess removes objects of a tenant and then writes others, by cfg, the configuration of the
+// transaction; it refuses a change after which no identity could write policies. Every change of
+// policies, bindings, service accounts and users goes through it.
 func ChangeAccess(tx store.Tx, cfg *store.Config, put, gone []*store.Object) error {
-	if !someoneWritesPolicies(cfg.With(cfg.Rev+1, put, gone)) {
+	next := cfg.With(cfg.Rev+1, put, gone)
+	if all := slices.Concat(put, gone); len(all) > 0 && !someoneWritesPolicies(next, all[0].Tenant) {
 		return fault.New(fault.PolicyInUse,
 			"change who may do what: after this nobody could write policies any more, without a condition and without an end; give that to another identity first").
 			With("reason", "last_administrator")
@@ -190,17 +192,17 @@ func ChangeAccess(tx store.Tx, cfg *store.Config, put, gone []*store.Object) err
 
 // someoneWritesPolicies looks for an identity that can authenticate and may write every policy, at
 // any time and from anywhere.
-func someoneWritesPolicies(cfg *store.Config) bool {
+func someoneWritesPolicies(cfg *store.Config, tenant string) bool {
 	all, err := policy.Compile([]policy.Rule{{PathPattern: policiesPath + "/*", Permissions: []policy.Permission{policy.Write}}})
 	if err != nil {
 		panic("compile a rule of our own: " + err.Error())
 	}
-	for _, o := range cfg.List(store.DefaultTenant, store.KindBinding, "") {
+	for _, o := range cfg.List(tenant, store.KindBinding, "") {
 		b, err := store.Decode[bindingDoc](o)
-		if err != nil || b.ExpiresAt != nil || !canWritePolicies(Subject(cfg, o.Tenant, b.Identity)) {
+		if err != nil || b.ExpiresAt != nil || !canWritePolicies(Subject(cfg, tenant, b.Identity)) {
 			continue
 		}
-		p := cfg.Object(o.Tenant, store.KindPolicy, b.Policy)
+		p := cfg.Object(tenant, store.KindPolicy, b.Policy)
 		if p == nil {
 			continue
 		}

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -479,6 +480,44 @@ func TestFile(t *testing.T) {
 	}
 	if err := audit.File(filepath.Join(path, "x")).Deliver([][]byte{[]byte("1")}); err == nil {
 		t.Error("a file that cannot be took entries")
+	}
+}
+
+func TestOpenSink(t *testing.T) {
+	t.Parallel()
+	for setting, name := range map[string]string{"file:/var/log/a": "file:/var/log/a", "stdout": "output"} {
+		sink, err := audit.OpenSink(setting)
+		if err != nil || sink.Name() != name {
+			t.Errorf("%s: %v, %v", setting, sink, err)
+		}
+	}
+	for _, setting := range []string{"", "file:", "kafka"} {
+		if _, err := audit.OpenSink(setting); err == nil {
+			t.Errorf("%q is a sink", setting)
+		}
+	}
+}
+
+func TestSyslog(t *testing.T) {
+	t.Parallel()
+	address := filepath.Join(t.TempDir(), "log")
+	socket, err := net.ListenPacket("unixgram", address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer socket.Close()
+	sink, err := audit.DialSyslog("unixgram", address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := sink.Deliver([][]byte{[]byte(`{"seq":1}`)}); err != nil {
+		t.Fatal(err)
+	}
+	message := make([]byte, 1024)
+	n, _, err := socket.ReadFrom(message)
+	// <86> is facility authpriv, severity info.
+	if got := string(message[:n]); err != nil || !strings.HasPrefix(got, "<86>") || !strings.Contains(got, "scaivault") || !strings.HasSuffix(got, "{\"seq\":1}\n") {
+		t.Errorf("%q, %v", got, err)
 	}
 }
 

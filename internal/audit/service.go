@@ -115,7 +115,7 @@ func (s *Service) Summary(ctx context.Context, c *access.Caller, from, to *time.
 }
 
 func (s *Service) summary(ctx context.Context, tenant string, from, to *time.Time) (*api.AuditSummary, error) {
-	answer := &api.AuditSummary{To: time.Now().UTC(), Actions: []api.AuditActionCount{}}
+	answer := &api.AuditSummary{To: time.Now().UTC().Truncate(time.Millisecond), Actions: []api.AuditActionCount{}}
 	if to != nil {
 		answer.To = *to
 	}

@@ -12,6 +12,7 @@ import (
 	"log/syslog"
 	"os"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/scaivault/scaivault/internal/store"
@@ -127,12 +128,29 @@ func encode(row *store.AuditRow) []byte {
 	return b
 }
 
+// OpenSink opens the sink of a setting: "file:PATH", "stdout", or "syslog" for the local daemon.
+func OpenSink(setting string) (Sink, error) {
+	path, isFile := strings.CutPrefix(setting, filePrefix)
+	switch {
+	case isFile && path != "":
+		return File(path), nil
+	case setting == "stdout":
+		return Output{os.Stdout}, nil
+	case setting == "syslog":
+		return DialSyslog("", "")
+	default:
+		return nil, fmt.Errorf("open the audit sink %q: write file:PATH, stdout or syslog", setting)
+	}
+}
+
+const filePrefix = "file:"
+
 // File appends lines to a file (0600), flushed to disk. It is opened for each delivery, so that
 // what rotates logs may rename it at any time.
 type File string
 
-// Name is the sink's.
-func (File) Name() string { return "file" }
+// Name is the sink's: another file gets the whole trail.
+func (f File) Name() string { return filePrefix + string(f) }
 
 // Deliver appends the lines.
 func (f File) Deliver(lines [][]byte) error {

@@ -35,6 +35,7 @@ type Config struct {
 	RateLimits     access.Limits
 	LeaseRetention time.Duration
 	AuditRetention time.Duration
+	AuditSinks     []string // as audit.OpenSink reads them
 }
 
 // Setting is one value that can be set: by environment variable Env, or by flag Flag.
@@ -61,6 +62,7 @@ func Settings() []Setting {
 		{Env: "SCAIVAULT_RATE_LIMITS", Default: "on", Doc: "on, off, or calls per minute such as generate=500,secret_read=0"},
 		{Env: "LEASE_RETENTION", Default: "30d", Doc: "how long ended leases are kept"},
 		{Env: "AUDIT_RETENTION", Default: year, Doc: "how long audit entries are kept"},
+		{Env: "AUDIT_SINKS", Doc: "where audit entries go besides the store, with commas between: file:PATH, stdout, syslog"},
 	}
 	for i := range settings {
 		settings[i].Flag = strings.ReplaceAll(strings.ToLower(strings.TrimPrefix(settings[i].Env, "SCAIVAULT_")), "_", "-")
@@ -96,6 +98,7 @@ func Load(lookup func(env string) (string, bool)) (*Config, error) {
 		RateLimits:     l.limits("SCAIVAULT_RATE_LIMITS"),
 		LeaseRetention: l.retention("LEASE_RETENTION"),
 		AuditRetention: l.retention("AUDIT_RETENTION"),
+		AuditSinks:     strings.FieldsFunc(l.values["AUDIT_SINKS"], func(r rune) bool { return r == ',' }),
 	}
 	if c.SealKeyFile == "" {
 		c.SealKeyFile = filepath.Join(c.DataDir, "seal.key")

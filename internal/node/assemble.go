@@ -82,6 +82,13 @@ func (n *Node) assemble(ctx context.Context, o Options, metricsListener net.List
 		(&retention{p.store, secrets, n.config.LeaseRetention, n.config.AuditRetention, n.log}).run} {
 		n.loop(run)
 	}
+	for _, setting := range n.config.AuditSinks {
+		sink, err := audit.OpenSink(setting)
+		if err != nil {
+			return nil, err
+		}
+		n.loop((&audit.Shipper{Store: p.store, Sink: sink, Logger: n.log}).Run)
+	}
 	n.onClose(func(context.Context) error { sources.Close(); return nil })
 	leases.Start()
 	n.onClose(func(context.Context) error { leases.Stop(); return nil })
