@@ -180,13 +180,13 @@ const maxBatch = 100
 // Batch reads many secrets. Each is judged and recorded for itself, and answered with the secret
 // or with why not.
 func (s *Service) Batch(ctx context.Context, c *access.Caller, req *api.SecretBatchRequest) (*api.SecretBatch, error) {
-	if n := len(req.Paths); n == 0 || n > maxBatch {
-		return nil, fault.New(fault.InvalidRequest, "read paths: name 1 to %d secrets", maxBatch)
-	}
-	_, err := s.door.Admit(ctx, c, access.Ask{Action: "read", Category: access.CategoryBatchRead,
+	pass, err := s.door.Admit(ctx, c, access.Ask{Action: "read", Category: access.CategoryBatchRead,
 		Any: []access.Right{{Scope: access.ScopeSecretsRead}}})
 	if err != nil {
 		return nil, err
+	}
+	if n := len(req.Paths); n == 0 || n > maxBatch {
+		return nil, pass.Record(ctx, fault.New(fault.InvalidRequest, "read paths: name 1 to %d secrets", maxBatch))
 	}
 	batch := &api.SecretBatch{Secrets: make([]api.SecretBatchItem, len(req.Paths))}
 	// All at once: their entries share the store's flushes to disk.
