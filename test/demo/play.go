@@ -66,7 +66,7 @@ func (d *demo) play() {
 		"--scope", "dynamic:generate,dynamic:read,secrets:read"))
 	d.do("policies", "create", "reports", "--allow", "dynamic/support-db/readonly=dynamic:generate")
 	d.do("policies", "bind", "reports", account.IdentityID)
-	reports := d.environ(envOf(d.admin, "SCAIVAULT_URL"),
+	reports := d.environ("SCAIVAULT_URL="+envOf(d.admin, "SCAIVAULT_URL"),
 		"SCAIVAULT_CLIENT_ID="+account.ClientID, "SCAIVAULT_CLIENT_SECRET="+account.ClientSecret)
 
 	d.credential(pg, reports)

@@ -93,7 +93,14 @@ func (d *demo) refused(env []string, codes []int, args ...string) {
 }
 
 func (d *demo) command(env []string, stdin string, args ...string) (out []byte, complaint string, code int) {
-	d.note("$ scaivault %s", shown(args))
+	who, secret := "", ""
+	if envOf(env, "SCAIVAULT_CLIENT_ID") != "" {
+		who = "reports"
+	}
+	if stdin != "" {
+		secret = " < root-password"
+	}
+	d.note("%s$ scaivault %s%s", who, shown(args), secret)
 	return d.quiet(env, stdin, args...)
 }
 
@@ -111,14 +118,14 @@ func (d *demo) quiet(env []string, stdin string, args ...string) (out []byte, co
 	return stdout.Bytes(), complaint, c.ProcessState.ExitCode()
 }
 
-// envOf finds a variable again, as NAME=value.
-func envOf(env []string, name string) string {
+// envOf finds a variable again.
+func envOf(env []string, name string) (value string) {
 	for _, variable := range env {
-		if strings.HasPrefix(variable, name+"=") {
-			return variable
+		if v, ok := strings.CutPrefix(variable, name+"="); ok {
+			value = v
 		}
 	}
-	return name + "="
+	return value
 }
 
 // shown quotes as a shell would want it.
