@@ -120,7 +120,7 @@ func TestForeignAccountOfTheDrawnName(t *testing.T) {
 	for _, major := range []int{15, 17} {
 		t.Run(fmt.Sprint(major), func(t *testing.T) {
 			t.Parallel()
-			v, s := newVault(t), newSource(t, pgtest.Start(t, major), createRole)
+			v, s := newVault(t), newSource(t, pgtest.Start(t, major, wholeQueries()), createRole)
 			v.engine(t, s, "db", nil)
 			// The creation waits at a lock, so that the name can be seen and taken.
 			const gate = 4711
@@ -174,3 +174,7 @@ func TestForeignAccountOfTheDrawnName(t *testing.T) {
 		})
 	}
 }
+
+// wholeQueries lets pg_stat_activity show what stands behind the first 1024
+// bytes of a message, too.
+func wholeQueries() pgtest.Option { return pgtest.WithSetting("track_activity_query_size", "65536") }

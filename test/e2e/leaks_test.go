@@ -124,7 +124,7 @@ func TestNoSecretLeaves(t *testing.T) {
 	tell(write("apps/canary", &api.SecretOptions{CAS: &wrong}))
 	tell(write("Apps/Canary", nil))
 	_, err := v.admin.WriteSecret(ctx, "apps/broken", api.SecretWrite{SecretType: canary, Data: map[string]json.RawMessage{"a": quoted(canary)}})
-	said = append(said, strings.ReplaceAll(fmt.Sprint(err), canary, ""), "a type is no secret") // it is named back to who sent it
+	tell(err)
 	if _, err := v.admin.ReadSecret(ctx, "apps/canary", 0); err != nil {
 		t.Fatal(err)
 	}
