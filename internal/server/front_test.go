@@ -15,6 +15,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 	"unicode/utf8"
 
@@ -108,39 +109,42 @@ func handshake(t *testing.T, config *tls.Config, client *tls.Config) (tls.Connec
 
 func TestTLS(t *testing.T) {
 	t.Parallel()
-	dir := t.TempDir()
-	certFile, keyFile, pool := certificate(t, dir, 1)
-	config, err := server.TLS(certFile, keyFile, slog.New(slog.DiscardHandler))
-	if err != nil {
-		t.Fatal(err)
-	}
-	client := &tls.Config{RootCAs: pool, ServerName: "127.0.0.1", NextProtos: []string{"h2", "http/1.1"}}
-	state, err := handshake(t, config, client)
-	if err != nil || state.Version != tls.VersionTLS13 || state.NegotiatedProtocol != "h2" {
-		t.Fatalf("version %x, protocol %q: %v", state.Version, state.NegotiatedProtocol, err)
-	}
-	if _, err := handshake(t, config, &tls.Config{RootCAs: pool, ServerName: "127.0.0.1", MaxVersion: tls.VersionTLS12}); err == nil {
-		t.Error("TLS 1.2 was accepted")
-	}
+	synctest.Test(t, func(t *testing.T) {
+		dir := t.TempDir()
+		certFile, keyFile, pool := certificate(t, dir, 1)
+		config, err := server.TLS(certFile, keyFile, slog.New(slog.DiscardHandler))
+		if err != nil {
+			t.Fatal(err)
+		}
+		client := func(pool *x509.CertPool) *tls.Config {
+			return &tls.Config{RootCAs: pool, ServerName: "127.0.0.1", NextProtos: []string{"h2", "http/1.1"}, Time: time.Now}
+		}
+		state, err := handshake(t, config, client(pool))
+		if err != nil || state.Version != tls.VersionTLS13 || state.NegotiatedProtocol != "h2" {
+			t.Fatalf("version %x, protocol %q: %v", state.Version, state.NegotiatedProtocol, err)
+		}
+		old := client(pool)
+		old.MaxVersion = tls.VersionTLS12
+		if _, err := handshake(t, config, old); err == nil {
+			t.Error("TLS 1.2 was accepted")
+		}
 
-	// A renewed certificate is used without a restart; a broken one leaves the last good one.
-	fresh, err := server.TLS(certFile, keyFile, slog.New(slog.DiscardHandler))
-	if err != nil {
-		t.Fatal(err)
-	}
-	_, _, renewed := certificate(t, dir, 2)
-	state, err = handshake(t, fresh, &tls.Config{RootCAs: renewed, ServerName: "127.0.0.1"})
-	if err != nil || state.PeerCertificates[0].SerialNumber.Int64() != 2 {
-		t.Fatalf("after renewal: %v", err)
-	}
-	if err := os.WriteFile(certFile, []byte("broken"), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	again, err := server.TLS(certFile, keyFile, slog.New(slog.DiscardHandler))
-	if err == nil || again != nil {
-		t.Error("a broken certificate was accepted at the start")
-	}
-	if _, err = handshake(t, fresh, &tls.Config{RootCAs: renewed, ServerName: "127.0.0.1"}); err != nil {
-		t.Errorf("the last good certificate is no longer used: %v", err)
-	}
+		// A renewed certificate is used without a restart; a broken one leaves the last good one.
+		_, _, renewed := certificate(t, dir, 2)
+		time.Sleep(2 * time.Second)
+		state, err = handshake(t, config, client(renewed))
+		if err != nil || state.PeerCertificates[0].SerialNumber.Int64() != 2 {
+			t.Fatalf("after renewal: %v", err)
+		}
+		if err := os.WriteFile(certFile, []byte("broken"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(2 * time.Second)
+		if _, err = handshake(t, config, client(renewed)); err != nil {
+			t.Errorf("the last good certificate is no longer used: %v", err)
+		}
+		if _, err := server.TLS(certFile, keyFile, slog.New(slog.DiscardHandler)); err == nil {
+			t.Error("a broken certificate was accepted at the start")
+		}
+	})
 }

@@ -67,6 +67,7 @@ type Server struct {
 	system  System
 	started time.Time
 	limits  Limits
+	ready   readiness
 	handler http.Handler
 	http    *http.Server
 

@@ -2,8 +2,10 @@ package server
 
 import (
 	"context"
+	"maps"
 	"net/http"
 	"runtime"
+	"sync"
 	"time"
 
 	"github.com/scaivault/scaivault/api"
@@ -23,13 +25,26 @@ type System struct {
 	Engines func(ctx context.Context, c *access.Caller) ([]api.EngineSummary, error)
 }
 
-// checkTimeout bounds all checks of readiness together.
-const checkTimeout = 2 * time.Second
+const (
+	// checkTimeout bounds all checks of readiness together.
+	checkTimeout = 2 * time.Second
+	// checkEvery is how long an answer of the checks is good: anybody may ask for readiness, and a
+	// check writes to the store.
+	checkEvery = time.Second
+)
+
+// readiness is the last answer of the checks.
+type readiness struct {
+	mu     sync.Mutex
+	at     time.Time
+	checks map[string]string
+	ok     bool
+}
 
 func (s *Server) systemRoutes() []route {
 	return []route{
 		get("/health", "Tell that the process runs.", s.health).open().always(),
-		get("/health/ready", "Tell whether requests can be served, check by check; 503 when not.", s.ready).
+		get("/health/ready", "Tell whether requests can be served, check by check; 503 when not.", s.isReady).
 			open().always().or(http.StatusServiceUnavailable),
 		get("/health/detailed", "Tell the state of the node and of every engine.", s.detailed).needs(access.ScopeAdmin),
 		get("/version", "Name the build.", s.version).open().always(),
@@ -41,7 +56,7 @@ func (s *Server) health(*call) (*api.Health, error) {
 	return &api.Health{Status: "ok", Version: s.system.Version}, nil
 }
 
-func (s *Server) ready(c *call) (*api.Readiness, error) {
+func (s *Server) isReady(c *call) (*api.Readiness, error) {
 	checks, ok := s.check(c.ctx)
 	if !ok {
 		c.status = http.StatusServiceUnavailable
@@ -50,20 +65,32 @@ func (s *Server) ready(c *call) (*api.Readiness, error) {
 	return &api.Readiness{Status: "ready", Checks: checks}, nil
 }
 
-// check asks every check of the node.
+// check is the state of every check of the node, at most a second old.
 func (s *Server) check(ctx context.Context) (map[string]string, bool) {
-	ctx, cancel := context.WithTimeout(ctx, checkTimeout)
+	s.ready.mu.Lock()
+	defer s.ready.mu.Unlock()
+	if now := time.Now(); s.ready.checks == nil || now.Sub(s.ready.at) >= checkEvery {
+		s.ready.checks, s.ready.ok = s.runChecks(ctx)
+		s.ready.at = now
+	}
+	checks, ok := maps.Clone(s.ready.checks), s.ready.ok
+	if s.isStopping() {
+		checks["server"], ok = "stopping", false
+	}
+	return checks, ok
+}
+
+func (s *Server) runChecks(ctx context.Context) (map[string]string, bool) {
+	// Its answer is for others, too: it does not end with the one who asked.
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), checkTimeout)
 	defer cancel()
-	checks, ok := make(map[string]string, len(s.system.Checks)+1), true
+	checks, ok := make(map[string]string, len(s.system.Checks)), true
 	for name, check := range s.system.Checks {
 		checks[name] = "ok"
 		if err := check(ctx); err != nil {
 			s.logger.Warn("check failed", "check", name, "error", err)
 			checks[name], ok = "failed: see the log of the server", false
 		}
-	}
-	if s.isStopping() {
-		checks["server"], ok = "stopping", false
 	}
 	return checks, ok
 }
