@@ -1,10 +1,13 @@
-// Package docs_test runs what docs/using-credentials.md shows, as it stands there.
+// Package docs_test runs what README.md and docs/using-credentials.md show, as it
+// stands there.
 package docs_test
 
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -18,7 +21,10 @@ import (
 	"github.com/scaivault/scaivault/test/pgtest"
 )
 
-const page = "../../docs/using-credentials.md"
+const (
+	readme = "../../README.md"
+	page   = "../../docs/using-credentials.md"
+)
 
 func TestMain(m *testing.M) { os.Exit(pgtest.Main(m)) }
 
@@ -28,7 +34,11 @@ func TestMain(m *testing.M) { os.Exit(pgtest.Main(m)) }
 func TestUsingCredentials(t *testing.T) {
 	t.Parallel()
 	v := startVault(t)
-	for i, b := range blocks(t) {
+	all, count := blocks(t, page)
+	if count["sh"] < 4 || count["go"] < 2 || count["python"] < 1 || len(all) != count["sh"]+count["go"]+count["python"] {
+		t.Fatalf("%s has blocks that no test knows, or too few: %v", page, count)
+	}
+	for i, b := range all {
 		t.Run(fmt.Sprintf("%02d-%s", i+1, b.language), func(t *testing.T) {
 			t.Parallel()
 			who := v.newIdentity(t, fmt.Sprintf("block-%d", i+1))
@@ -47,16 +57,45 @@ func TestUsingCredentials(t *testing.T) {
 	}
 }
 
+// The README's way from nothing to a credential works as it stands, in order, and
+// leaves nothing running.
+func TestReadme(t *testing.T) {
+	t.Parallel()
+	all, count := blocks(t, readme)
+	if count["sh"] != 1 || len(all) != count["sh"]+count["text"] {
+		t.Fatalf("%s has blocks that this test does not run: %v", readme, count)
+	}
+	v := &vault{bin: build(t), pg: pgtest.Shared(t, 17)}
+	v.db = v.pg.CreateDB(t)
+	dir := t.TempDir()
+	for _, b := range all {
+		if b.language != "sh" {
+			continue
+		}
+		cmd := exec.Command("sh", "-e", write(t, dir, "block.sh", b.text))
+		cmd.Dir = dir
+		cmd.Env = v.environ(identity{}, dir, "PGUSER="+pgtest.Superuser, "PGPASSWORD="+v.pg.SuperPassword())
+		cmd.WaitDelay = time.Minute // the server that it starts has its outputs, until it has ended
+		out, err := cmd.CombinedOutput()
+		if err != nil || !strings.Contains(string(out), "\nv_readonly_") {
+			t.Fatalf("%v:\n%s", err, out)
+		}
+	}
+	if _, err := os.Stat(filepath.Join(dir, "vault", "dev.json")); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("the server did not end: %v", err)
+	}
+}
+
 // block is a piece of code of the page.
 type block struct{ language, text string }
 
-func blocks(t *testing.T) []block {
+func blocks(t *testing.T, page string) (all []block, count map[string]int) {
 	t.Helper()
 	text, err := os.ReadFile(page)
 	if err != nil {
 		t.Fatal(err)
 	}
-	var all []block
+	count = map[string]int{}
 	for rest := string(text); ; {
 		_, after, found := strings.Cut(rest, "\n```")
 		if !found {
@@ -68,16 +107,10 @@ func blocks(t *testing.T) []block {
 			t.Fatalf("%s: a block is not closed", page)
 		}
 		all = append(all, block{language: language, text: code + "\n"})
+		count[language]++
 		rest = after
 	}
-	count := map[string]int{}
-	for _, b := range all {
-		count[b.language]++
-	}
-	if count["sh"] < 4 || count["go"] < 2 || count["python"] < 1 || len(all) != count["sh"]+count["go"]+count["python"] {
-		t.Fatalf("%s has blocks that no test knows, or too few: %v", page, count)
-	}
-	return all
+	return all, count
 }
 
 // endless tells that the block works until it gets a signal.

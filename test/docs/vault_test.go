@@ -30,19 +30,24 @@ type identity struct{ identity, clientID, clientSecret, token string }
 
 func startVault(t *testing.T) *vault {
 	t.Helper()
-	v := &vault{bin: t.TempDir(), pg: pgtest.Shared(t, 17)}
-	build := exec.Command("go", "build", "-o", v.bin, "../../cmd/scaivault", "./psql")
-	if out, err := build.CombinedOutput(); err != nil {
-		t.Fatalf("build: %v\n%s", err, out)
-	}
-	if _, err := exec.LookPath("psql"); err == nil { // the real one is better
-		if err := os.Remove(filepath.Join(v.bin, "psql")); err != nil {
-			t.Fatal(err)
-		}
-	}
+	v := &vault{bin: build(t), pg: pgtest.Shared(t, 17)}
 	v.startServer(t)
 	v.makeRole(t)
 	return v
+}
+
+// build makes the program, and psql where there is none, in a folder for PATH.
+func build(t *testing.T) (bin string) {
+	t.Helper()
+	bin = t.TempDir()
+	targets := []string{"build", "-o", bin, "../../cmd/scaivault"}
+	if _, err := exec.LookPath("psql"); err != nil {
+		targets = append(targets, "./psql")
+	}
+	if out, err := exec.Command("go", targets...).CombinedOutput(); err != nil {
+		t.Fatalf("build: %v\n%s", err, out)
+	}
+	return bin
 }
 
 func (v *vault) startServer(t *testing.T) {

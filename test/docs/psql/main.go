@@ -1,10 +1,11 @@
-// Command psql stands in for the real one on machines without it: it runs one
-// query and prints the rows, as psql -At -c does.
+// Command psql stands in for the real one on machines without it: it runs the query
+// after -c, else standard input, and prints the rows as psql -At does.
 package main
 
 import (
 	"context"
 	"fmt"
+	"io"
 	"os"
 	"strings"
 
@@ -12,13 +13,21 @@ import (
 )
 
 func main() {
-	if err := run(context.Background(), os.Args[len(os.Args)-1]); err != nil {
+	if err := run(context.Background(), os.Args[1:]); err != nil {
 		fmt.Fprintln(os.Stderr, "psql:", err)
 		os.Exit(1)
 	}
 }
 
-func run(ctx context.Context, query string) error {
+func run(ctx context.Context, args []string) error {
+	query := ""
+	if n := len(args); n > 1 && args[n-2] == "-c" {
+		query = args[n-1]
+	} else if text, err := io.ReadAll(os.Stdin); err == nil {
+		query = string(text)
+	} else {
+		return err
+	}
 	conn, err := pgx.Connect(ctx, "") // from the PG… variables
 	if err != nil {
 		return err

@@ -1,0 +1,58 @@
+package cli
+
+import (
+	"maps"
+	"slices"
+	"testing"
+)
+
+func TestSourceFieldsTakesAConnectionURLApart(t *testing.T) {
+	t.Parallel()
+	for url, want := range map[string]map[string]string{
+		"postgresql://{{username}}:{{password}}@db.internal:5433/support": {
+			"host": "db.internal", "port": "5433", "database": "support"},
+		"postgres://{{username}}:{{password}}@db/a%20b?connect_timeout=3&sslmode=verify-full": {
+			"host": "db", "port": "5432", "database": "a b", "sslmode": "verify-full"},
+		"postgresql://{{username}}:{{password}}@a,b:6000,[::1]:7000/x": {
+			"host": "a,b,::1", "port": "5432,6000,7000", "database": "x"},
+		"postgresql://db?sslmode=disable": {"host": "db", "port": "5432", "sslmode": "disable"},
+		"nonsense":                        nil,
+		"postgresql://":                   nil,
+	} {
+		if got := sourceFields(url); !maps.Equal(got, want) {
+			t.Errorf("%s gives %v, want %v", url, got, want)
+		}
+	}
+}
+
+func TestEnvironmentNamesTheFieldsThatWereAskedFor(t *testing.T) {
+	t.Parallel()
+	fields := map[string]string{"username": "u", "password": "p", "host": "h", "lease_id": "l"}
+	for _, try := range []struct {
+		plugin  string
+		mapping map[string]string
+		want    []string
+		fails   bool
+	}{
+		{plugin: "postgresql", want: []string{"PGHOST=h", "PGPASSWORD=p", "PGUSER=u"}},
+		{plugin: "", want: []string{"PGHOST=h", "PGPASSWORD=p", "PGUSER=u"}},
+		{plugin: "another", fails: true},
+		{plugin: "another", mapping: map[string]string{"WHO": "username"}, want: []string{"WHO=u"}},
+		{plugin: "postgresql", mapping: map[string]string{"WHO": "username"}, want: []string{"WHO=u"}},
+		{plugin: "postgresql", mapping: map[string]string{"WHO": "nobody"}, fails: true},
+	} {
+		got, err := connection{plugin: try.plugin, fields: fields}.environment(try.mapping)
+		if (err != nil) != try.fails || !slices.Equal(got, try.want) {
+			t.Errorf("%s, %v gives %v, %v; want %v", try.plugin, try.mapping, got, err, try.want)
+		}
+	}
+}
+
+// A source decides what a user is named and what its errors say; a terminal must
+// not obey it.
+func TestControlCharactersDoNotReachTheTerminal(t *testing.T) {
+	t.Parallel()
+	if got := printable("a\x1b[2Jb\rc\nd\u0085e"); got != "a�[2Jb�c d�e" {
+		t.Errorf("got %q", got)
+	}
+}
