@@ -289,6 +289,11 @@ func TestTokensThatAreNone(t *testing.T) {
 			t.Errorf("%s: code %q, want %q", name, got, tt.want)
 		}
 	}
+	// Who knows the id, which is no secret, can make a token that looks right.
+	forged := access.NewSecret(text[:30]).Reveal()
+	if _, err := w.door.Authenticate(t.Context(), forged, "", from("192.0.2.1")); fault.CodeOf(err) != fault.TokenInvalid {
+		t.Errorf("a forged token: %v", err)
+	}
 	if _, err := w.door.Authenticate(t.Context(), text, tenant, from("192.0.2.1")); err != nil {
 		t.Errorf("the token's own tenant is refused: %v", err)
 	}

@@ -179,6 +179,34 @@ func TestRefusalsAreLimitedAndCounted(t *testing.T) {
 	})
 }
 
+func TestAMinuteIsWrittenWhenItIsOver(t *testing.T) {
+	t.Parallel()
+	bubble(t, access.Limits{}, func(t *testing.T, w *world) {
+		time.Sleep(30 * time.Second)
+		ctx, stop := context.WithCancel(t.Context())
+		done := make(chan struct{})
+		go func() { w.door.Run(ctx); close(done) }() // looks at 1:30, 2:30, ...
+		refuse := func() {
+			_, err := w.door.Authenticate(t.Context(), "nonsense", "", from("192.0.2.7"))
+			wantCode(t, err, fault.TokenInvalid)
+		}
+		time.Sleep(50 * time.Second)
+		refuse() // at 1:20
+		time.Sleep(20 * time.Second)
+		refuse() // at 1:40
+		if n := len(w.entries()); n != 0 {
+			t.Errorf("%d entries of a minute that goes on", n)
+		}
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		if all := w.entries(); len(all) != 1 || all[0].ExtraData["count"] != 2.0 || all[0].ExtraData["minute"] != "2000-01-01T00:01:00Z" {
+			t.Errorf("%+v", all)
+		}
+		stop()
+		<-done
+	})
+}
+
 func TestAStoreThatIsLostIsNoRefusal(t *testing.T) {
 	t.Parallel()
 	w := setup(t, noLimits)

@@ -325,6 +325,9 @@ func TestServiceAccounts(t *testing.T) {
 	if f := w.leases.fences; len(f) != 1 || f[0].Identity != "sa:ci" || f[0].TiedOnly || w.leases.kicks != 1 {
 		t.Errorf("fences %+v", f)
 	}
+	if left := access.BindingsTo(w.store.Config(), store.DefaultTenant, "sa:ci"); len(left) != 0 {
+		t.Errorf("%d bindings of a deleted account are left", len(left))
+	}
 	// One of the same name has neither the old one's tokens nor its policies.
 	again := w.account("ci", nil, "secrets:read")
 	if w.door.Allowed(w.login(w.grant(again).AccessToken), read) {
@@ -373,6 +376,26 @@ func TestDeletingTheLastAdministratorIsRefused(t *testing.T) {
 	}
 	wantCode(t, w.service.DeleteAccount(ctx, ops, "ops", false), fault.PolicyInUse)
 	w.login(w.grant(sa).AccessToken)
+}
+
+func TestANewAccountTakesNoBindingThatLayWaiting(t *testing.T) {
+	t.Parallel()
+	w := setup(t)
+	objects := access.SystemPolicy(store.DefaultTenant, "waiting", "sa:ghost", policy.Rule{PathPattern: "**", Permissions: []policy.Permission{policy.Admin}})
+	if err := w.store.Write(t.Context(), func(tx store.Tx) error {
+		for _, o := range objects {
+			if err := tx.PutObject(o, 0); err != nil {
+				return err
+			}
+		}
+		return nil
+	}); err != nil {
+		t.Fatal(err)
+	}
+	ghost := w.login(w.grant(w.account("ghost", nil, "secrets:read")).AccessToken)
+	if w.door.Allowed(ghost, access.Right{Permission: "read", Path: "app/x"}) {
+		t.Error("a policy bound before the account was made holds for it")
+	}
 }
 
 func TestClientsAreRefusedAlike(t *testing.T) {
