@@ -52,11 +52,11 @@ func Start(ctx context.Context, c *config.Config, o Options) (_ *Node, err error
 		}
 	}()
 	// First, so that a taken port is found out before the store is touched.
-	if n.listener, err = net.Listen("tcp", c.BindAddress); err != nil {
+	if n.listener, err = listen(ctx, "tcp", c.BindAddress); err != nil {
 		return nil, fmt.Errorf("listen for requests: %w", err)
 	}
 	n.onClose(func(context.Context) error { return ignoreClosed(n.listener.Close()) })
-	metricsListener, err := n.listenMetrics()
+	metricsListener, err := n.listenMetrics(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -67,7 +67,7 @@ func Start(ctx context.Context, c *config.Config, o Options) (_ *Node, err error
 	if err := n.firstToken(ctx, parts, o.Dev); err != nil {
 		return nil, err
 	}
-	if err := n.serveControl(parts); err != nil {
+	if err := n.serveControl(ctx, parts); err != nil {
 		return nil, err
 	}
 	if err := n.serve(parts, metricsListener); err != nil {

@@ -68,7 +68,7 @@ func ask(t *testing.T, n *node.Node, method, path, token, body string) (int, map
 	if body != "" {
 		req.Header.Set("Content-Type", "application/json")
 	}
-	resp, err := http.DefaultClient.Do(req)
+	resp, err := (&http.Client{}).Do(req)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -201,7 +201,7 @@ func TestWrongKeyChangesNothing(t *testing.T) {
 
 func TestBootstrapOnTheHost(t *testing.T) {
 	t.Parallel()
-	dir, err := os.MkdirTemp("", "sv") // a short path: it holds a socket
+	dir, err := os.MkdirTemp("", "sv") //nolint:usetesting // it holds a socket, whose path must be short
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -33,11 +33,16 @@ func (n *Node) serve(p *parts, metricsListener net.Listener) error {
 	return nil
 }
 
-func (n *Node) listenMetrics() (net.Listener, error) {
+func listen(ctx context.Context, network, address string) (net.Listener, error) {
+	var c net.ListenConfig
+	return c.Listen(ctx, network, address)
+}
+
+func (n *Node) listenMetrics(ctx context.Context) (net.Listener, error) {
 	if n.config.MetricsAddress == "" {
 		return nil, nil
 	}
-	l, err := net.Listen("tcp", n.config.MetricsAddress)
+	l, err := listen(ctx, "tcp", n.config.MetricsAddress)
 	if err != nil {
 		return nil, fmt.Errorf("listen for metrics (METRICS_ADDRESS, off for none): %w", err)
 	}
@@ -63,13 +68,13 @@ const controlFile = "control.sock"
 
 const bootstrapTarget = "/bootstrap"
 
-func (n *Node) serveControl(p *parts) error {
+func (n *Node) serveControl(ctx context.Context, p *parts) error {
 	path := filepath.Join(n.config.DataDir, controlFile)
 	// The data folder is locked by this process: a socket that is there is a dead one.
 	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return fmt.Errorf("remove the old control socket: %w", err)
 	}
-	l, err := net.Listen("unix", path)
+	l, err := listen(ctx, "unix", path)
 	if err != nil {
 		// A path that is too long for a socket takes a command away, not the server.
 		n.log.Warn("no control socket: scaivault bootstrap works only while the server is stopped", "error", err)

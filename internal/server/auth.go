@@ -22,12 +22,12 @@ func (s *Server) authRoutes() []route {
 
 		op(http.MethodPost, tokens, http.StatusCreated, "Make a personal access token; its text is shown once.", s.createToken),
 		get(tokens, "List one's living tokens.", s.listTokens).list(text("identity_id", "Of this identity; for administrators.")),
-		do(http.MethodDelete, tokens+"/{id}", "Revoke a token.", s.deleteToken).query(revokeLeases),
+		remove(tokens+"/{id}", "Revoke a token.", s.deleteToken).query(revokeLeases),
 
 		op(http.MethodPost, accounts, http.StatusCreated, "Create a service account; its secret is shown once.", s.createAccount).needs(admin),
 		get(accounts, "List the service accounts that the caller may read.", s.listAccounts).needs(admin).list(),
 		get(accounts+"/{id}", "Show a service account.", s.getAccount).needs(admin),
-		do(http.MethodDelete, accounts+"/{id}", "End a service account with its tokens and bindings.", s.deleteAccount).needs(admin).
+		remove(accounts+"/{id}", "End a service account with its tokens and bindings.", s.deleteAccount).needs(admin).
 			query(revokeLeases),
 	}
 }

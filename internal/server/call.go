@@ -87,9 +87,6 @@ func (c *call) accepted() { c.status = http.StatusAccepted }
 // created makes the answer 201, for a PUT that made what it names.
 func (c *call) created() { c.status = http.StatusCreated }
 
-// header is the answer's, for what an operation adds.
-func (c *call) header() http.Header { return c.w.Header() }
-
 // extend gives the call this much time from now on, at the handler and on the connection.
 func (c *call) extend(d time.Duration) {
 	c.limit.Reset(d)

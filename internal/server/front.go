@@ -31,7 +31,7 @@ func (f *front) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
 	h.Set("X-Request-ID", w.origin.RequestID)
 	h.Set("Cache-Control", "no-store")
 	h.Set("X-Content-Type-Options", "nosniff")
-	defer f.finish(w, r)
+	defer f.finish(w)
 
 	if len(r.TransferEncoding) > 0 {
 		// What follows a chunked body on this connection is never read as a second request.
@@ -47,7 +47,7 @@ func (f *front) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
 
 // finish recovers from a panic, without its values, which may be secrets, and writes the line of
 // the access log.
-func (f *front) finish(w *response, r *http.Request) {
+func (f *front) finish(w *response) {
 	if p := recover(); p != nil {
 		w.logger.Error("request panicked", "request_id", w.origin.RequestID, "at", frames())
 		if w.status != 0 {

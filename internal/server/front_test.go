@@ -7,6 +7,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/pem"
+	"errors"
 	"log/slog"
 	"math/big"
 	"net"
@@ -103,8 +104,7 @@ func handshake(t *testing.T, config *tls.Config, client *tls.Config) (tls.Connec
 	if err != nil {
 		here.Close()
 	}
-	<-served
-	return c.ConnectionState(), err
+	return c.ConnectionState(), errors.Join(err, <-served)
 }
 
 func TestTLS(t *testing.T) {

@@ -3,7 +3,6 @@ package server_test
 import (
 	"bytes"
 	"encoding/json"
-	"fmt"
 	"io"
 	"net/http"
 	"regexp"
@@ -78,7 +77,7 @@ func (c caller) do(method, path, body string) (status int, code string, answer m
 	if body != "" {
 		req.Header.Set("Content-Type", "application/json")
 	}
-	resp, err := http.DefaultClient.Do(req)
+	resp, err := (&http.Client{}).Do(req)
 	if err != nil {
 		c.t.Fatal(err)
 	}
@@ -120,7 +119,7 @@ func (c caller) stranger() caller {
 	if status != http.StatusCreated {
 		c.t.Fatalf("make an account: %d, %v", status, account)
 	}
-	resp, err := http.PostForm(c.node.URL()+"/v1/auth/token", map[string][]string{"grant_type": {"client_credentials"},
+	resp, err := (&http.Client{}).PostForm(c.node.URL()+"/v1/auth/token", map[string][]string{"grant_type": {"client_credentials"},
 		"client_id": {account["client_id"].(string)}, "client_secret": {account["client_secret"].(string)}})
 	if err != nil {
 		c.t.Fatal(err)
@@ -207,7 +206,7 @@ func TestEveryRouteIsReached(t *testing.T) {
 		for _, prefix := range []string{"/v1", "/v1/t/tnt_default"} {
 			_, code, _ := nobody.do(rt.Method, prefix+path, "")
 			if code == "not_found" || code == "method_not_allowed" || code == "internal_error" {
-				t.Error(fmt.Sprintf("%s %s%s: %s", rt.Method, prefix, path, code))
+				t.Errorf("%s %s%s: %s", rt.Method, prefix, path, code)
 			}
 		}
 	}

@@ -18,11 +18,11 @@ func (s *Server) policyRoutes() []route {
 		get(one, "Read a policy and its bindings.", s.getPolicy).needs(read),
 		op(http.MethodPut, one, http.StatusOK, "Replace a policy; its bindings stay.", s.putPolicy).needs(write),
 		op(http.MethodPatch, one, http.StatusOK, "Change a policy.", s.patchPolicy).needs(write),
-		do(http.MethodDelete, one, "Delete a policy that is not bound.", s.deletePolicy).needs(write).
+		remove(one, "Delete a policy that is not bound.", s.deletePolicy).needs(write).
 			query(force("End its bindings with it.")),
 		get(one+"/bindings", "List to whom a policy is bound.", s.listBindings).needs(read).list(),
 		op(http.MethodPost, one+"/bindings", http.StatusCreated, "Bind a policy to an identity or group.", s.bindPolicy).needs(write),
-		do(http.MethodDelete, one+"/bindings/{binding_id}", "End a binding.", s.unbindPolicy).needs(write),
+		remove(one+"/bindings/{binding_id}", "End a binding.", s.unbindPolicy).needs(write),
 	}
 }
 

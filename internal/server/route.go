@@ -86,9 +86,9 @@ func get[Resp any](pattern, doc string, h func(c *call) (*Resp, error)) route {
 	return act(http.MethodGet, pattern, http.StatusOK, doc, h)
 }
 
-// do is an operation with neither body nor answer: 204.
-func do(method, pattern, doc string, h func(c *call) error) route {
-	return act(method, pattern, http.StatusNoContent, doc, func(c *call) (*none, error) { return nil, h(c) })
+// remove is a DELETE with neither body nor answer: 204.
+func remove(pattern, doc string, h func(c *call) error) route {
+	return act(http.MethodDelete, pattern, http.StatusNoContent, doc, func(c *call) (*none, error) { return nil, h(c) })
 }
 
 // form is a public POST with a form body, which RFC 6749 asks of token endpoints. The handler

@@ -152,7 +152,7 @@ func TestUndelivered(t *testing.T) {
 		}).open())
 	web := httptest.NewServer(s.Handler())
 	defer web.Close()
-	resp, err := http.Get(web.URL + "/v1/there")
+	resp, err := web.Client().Get(web.URL + "/v1/there")
 	if err != nil {
 		t.Fatal(err)
 	}
