@@ -124,6 +124,9 @@ func (m *Manager) prepare(ctx context.Context, pass *access.Pass, engineName, ro
 func (m *Manager) plan(ctx context.Context, i *issuance) error {
 	plan, err := i.handle.Plan(ctx, engine.PlanRequest{LeaseID: i.lease.ID, RoleName: i.role.Name, Role: i.role.Spec,
 		ExpiresAt: i.lease.ExpiresAt, Params: i.params})
+	if kind(err) == engine.Refused { // nobody was asked but the engine: the request is wrong
+		return fault.New(fault.InvalidRequest, "%s", source.Reason(err)).Because(err)
+	}
 	if err != nil {
 		return source.Fault(i.engine.Name, err)
 	}
@@ -305,8 +308,9 @@ func (m *Manager) confirm(ctx context.Context, i *issuance, recipe engine.Recipe
 	return nil
 }
 
-// failed writes down what an unsuccessful attempt left. Nothing is left but after Uncertain, when
-// the row stays as it is until its deadline has passed and the source was looked at.
+// failed writes down what an unsuccessful attempt left. Nothing is left but after Uncertain: then
+// the caller is told no all the same, so what the source may have made is nobody's, and is revoked
+// until after the deadline, when it can come no more.
 func (m *Manager) failed(ctx context.Context, i *issuance, cause error) error {
 	reason := source.Fault(i.engine.Name, cause)
 	switch kind(cause) {
@@ -318,6 +322,10 @@ func (m *Manager) failed(ctx context.Context, i *issuance, cause error) error {
 	err := m.store.WriteRelaxed(ctx, func(tx store.Tx) error {
 		l, err := tx.UpdateLease(i.lease.ID, func(l *store.Lease) error {
 			if kind(cause) == engine.Uncertain {
+				if l.Status == api.LeaseIssuing {
+					ask(l, api.ReasonIssueFailed, Identity, tx.Now())
+					l.Revocation.LastError = reason.Message
+				}
 				return nil
 			}
 			l.Deadline = time.Time{}
@@ -341,6 +349,7 @@ func (m *Manager) failed(ctx context.Context, i *issuance, cause error) error {
 	if err != nil {
 		m.log.Error("a failed issuance could not be written down, recovery will", "lease_id", i.lease.ID, "error", err)
 	}
+	m.Kick()
 	return reason
 }
 

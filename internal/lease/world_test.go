@@ -68,25 +68,30 @@ type mortal struct {
 func lostStore() error { return fault.New(fault.ServiceUnavailable, "the store is lost") }
 
 func (m *mortal) hook(fn func(string) error, kind string) error {
+	if fn != nil {
+		if err := fn(kind); err != nil {
+			return err
+		}
+	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if m.dead {
 		return lostStore()
 	}
-	if fn == nil {
-		return nil
-	}
-	return fn(kind)
+	return nil
 }
 
 func (m *mortal) around(kind string, write func() error) error {
-	if err := m.hook(m.before, kind); err != nil {
+	m.mu.Lock()
+	before, after := m.before, m.after
+	m.mu.Unlock()
+	if err := m.hook(before, kind); err != nil {
 		return err
 	}
 	if err := write(); err != nil {
 		return err
 	}
-	return m.hook(m.after, kind)
+	return m.hook(after, kind)
 }
 
 func (m *mortal) Write(ctx context.Context, fn func(store.Tx) error) error {
@@ -194,6 +199,7 @@ func fill(dir string) error {
 			"tied":  `{"name": "tied", "default_ttl": "1h", "tie_to_token": true}`,
 			"few":   `{"name": "few", "max_leases": 2}`,
 			"fixed": `{"name": "fixed", "renewable": false}`,
+			"sim":   `{"name": "sim", "default_ttl": "2m", "max_ttl": "1h"}`,
 		} {
 			if _, err := w.sources.CreateRole(context.Background(), admin, name, []byte(doc)); err != nil {
 				return err

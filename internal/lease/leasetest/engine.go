@@ -77,17 +77,21 @@ func (t *Type) Open(ctx context.Context, o engine.Options) (engine.Engine, error
 		return nil, &engine.Error{Kind: engine.Unreachable, Reason: "there is no such host"}
 	}
 	e := &Engine{source: s, options: o, dead: &t.dead}
+	var server string
 	err = e.call(ctx, Call{Op: "open", Name: o.EngineName}, func() error {
 		if s.roots != nil && !s.roots[o.Root["password"].Reveal()] {
 			return &engine.Error{Kind: engine.Misconfigured, Reason: "root's password is not accepted"}
 		}
-		e.server = s.id
-		s.open++
+		server = s.id
 		return nil
 	})
 	if err != nil {
 		return nil, err
 	}
+	e.server = server
+	s.mu.Lock()
+	s.open++
+	s.mu.Unlock()
 	if t.Bare {
 		return struct{ engine.Engine }{e}, nil
 	}
@@ -198,10 +202,19 @@ func (e *Engine) call(ctx context.Context, c Call, work func() error) error {
 		if s.accounts[c.Name] == nil {
 			s.nextOID++
 			s.accounts[c.Name] = &Account{Name: c.Name, OID: s.nextOID, Usable: true}
+			s.taken = append(s.taken, c.Name)
 		}
 		s.mu.Unlock()
 	}
-	return locked()
+	err := locked()
+	if f.Answer > 0 {
+		select {
+		case <-time.After(f.Answer):
+		case <-ctx.Done():
+			return lost(ctx.Err())
+		}
+	}
+	return err
 }
 
 func lost(err error) error {

@@ -24,6 +24,7 @@ type Source struct {
 	id       string
 	nextOID  int
 	accounts map[string]*Account
+	taken    []string
 	late     []*pending
 	touches  []Call
 	open     int
@@ -54,6 +55,8 @@ type Fault struct {
 	Kind FaultKind
 	// Delay before the work, or, for Late, before the work is done behind the client's back.
 	Delay time.Duration
+	// Answer is how long the answer takes after the work is done.
+	Answer time.Duration
 }
 
 // FaultKind is how a call fails.
@@ -131,6 +134,13 @@ func (s *Source) Account(name string) *Account {
 	}
 	c := *a
 	return &c
+}
+
+// Taken are the names of accounts that somebody else made, by the fault of that name.
+func (s *Source) Taken() []string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.Clone(s.taken)
 }
 
 // Put sets an account as it is.

@@ -1,0 +1,628 @@
+package lease_test
+
+import (
+	"bytes"
+	"context"
+	"flag"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"runtime"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/scaivault/scaivault/api"
+	"github.com/scaivault/scaivault/internal/access"
+	"github.com/scaivault/scaivault/internal/lease/leasetest"
+	"github.com/scaivault/scaivault/internal/store"
+)
+
+var (
+	oneSeed  = flag.Uint64("seed", 0, "run the simulation of this seed only")
+	seeds    = flag.Int("seeds", 0, "run this many seeds, beginning at -first; 0: as many as fit into -simtime")
+	first    = flag.Uint64("first", 1, "the first seed")
+	simTime  = flag.Duration("simtime", 40*time.Second, "how long to go on with seeds when -seeds is 0")
+	simQuiet = 14 * time.Minute // covers the second late look, and the longest backoff twice
+)
+
+// TestSimulation runs random operations of several callers under random faults of sources, store
+// and process, then a quiet phase in which everything due must get done, then until everything has
+// ended. The seed decides operations and faults; which of two goroutines runs first at one moment
+// the scheduler decides, so a seed that failed fails again, but not every time.
+func TestSimulation(t *testing.T) {
+	from, err := template()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if *oneSeed != 0 {
+		simulate(t, from, *oneSeed)
+		return
+	}
+	t.Parallel()
+	var next, ran atomic.Uint64
+	next.Store(*first)
+	begun := time.Now()
+	more := func(seed uint64) bool {
+		if *seeds > 0 {
+			return seed < *first+uint64(*seeds)
+		}
+		return time.Since(begun) < *simTime
+	}
+	var wg sync.WaitGroup
+	for range runtime.GOMAXPROCS(0) {
+		wg.Go(func() {
+			for seed := next.Add(1) - 1; more(seed) && !t.Failed(); seed = next.Add(1) - 1 {
+				simulate(t, from, seed)
+				ran.Add(1)
+			}
+		})
+	}
+	wg.Wait()
+	t.Logf("%d seeds in %s, met %v", ran.Load(), time.Since(begun).Round(time.Second), met.counts)
+}
+
+func simulate(t *testing.T, from string, seed uint64) {
+	t.Run(fmt.Sprint(seed), func(t *testing.T) {
+		// On the memory file system, where there is one: the laws do not depend on the disk here.
+		base := ""
+		if info, err := os.Stat("/dev/shm"); err == nil && info.IsDir() {
+			base = "/dev/shm"
+		}
+		dir, err := os.MkdirTemp(base, "lease-sim-")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer os.RemoveAll(dir)
+		copyDir(t, from, dir)
+		synctest.Test(t, func(t *testing.T) {
+			s := newSim(open(t, dir), seed)
+			s.run()
+			if t.Failed() {
+				t.Logf("repeat with: go test ./internal/lease -run TestSimulation -seed %d", seed)
+			}
+		})
+	})
+}
+
+// met counts what the seeds have met: a simulation in which something never happens proves nothing
+// of it.
+var met = tally{counts: map[string]int{}}
+
+type tally struct {
+	mu     sync.Mutex
+	counts map[string]int
+}
+
+func (t *tally) add(what string) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.counts[what]++
+}
+
+const atTheEnd = "at the end"
+
+// sim is one run.
+type sim struct {
+	w       *world
+	present atomic.Pointer[process]
+	callers []*access.Caller
+	quiet   atomic.Bool
+
+	mu      sync.Mutex
+	rng     *rand.Rand
+	down    map[string]time.Time // until when a source cannot be reached, by host
+	given   []*given
+	prefix  map[string]bool // engines whose prefix somebody revoked
+	byOwner map[string]bool // identities whose leases somebody revoked
+}
+
+// given is a credential that a caller got.
+type given struct {
+	*api.Credential
+	owner   string
+	expires time.Time // the end last answered
+	asked   bool      // its owner asked for its end
+	dead    bool      // its end was answered
+}
+
+func newSim(w *world, seed uint64) *sim {
+	s := &sim{w: w, rng: rand.New(rand.NewPCG(seed, 1)), down: map[string]time.Time{},
+		prefix: map[string]bool{}, byOwner: map[string]bool{}}
+	s.callers = []*access.Caller{w.caller("app"), w.caller("other"), w.caller("admin")}
+	s.present.Store(w.process)
+	w.one.Fault = func(c leasetest.Call) leasetest.Fault { return s.fault("one", c) }
+	w.two.Fault = func(c leasetest.Call) leasetest.Fault { return s.fault("two", c) }
+	return s
+}
+
+func (s *sim) n(n int) int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.rng.IntN(n)
+}
+
+// within is a random time, most often short.
+func (s *sim) within(d time.Duration) time.Duration {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	f := s.rng.Float64()
+	return time.Duration(f * f * float64(d))
+}
+
+// fault is what happens to a call at a source.
+func (s *sim) fault(host string, c leasetest.Call) leasetest.Fault {
+	if s.quiet.Load() {
+		return leasetest.Fault{}
+	}
+	s.mu.Lock()
+	until := s.down[host]
+	s.mu.Unlock()
+	if time.Now().Before(until) {
+		return leasetest.Fault{Kind: leasetest.Unreachable, Delay: s.within(2 * time.Second)}
+	}
+	f := leasetest.Fault{Delay: s.within(200 * time.Millisecond), Answer: s.within(200 * time.Millisecond)}
+	if s.n(8) == 0 {
+		f.Delay, f.Answer = s.within(8*time.Second), s.within(8*time.Second)
+	}
+	switch roll := s.n(100); {
+	case roll < 3:
+		f.Delay = s.within(20 * time.Second)
+	case roll < 6:
+		f.Kind = leasetest.Refuse
+	case roll < 9:
+		f.Kind = leasetest.Unreachable
+	case roll < 12:
+		f.Kind = leasetest.LoseBefore
+	case roll < 17:
+		f.Kind = leasetest.LoseAfter
+	case roll < 21:
+		f = leasetest.Fault{Kind: leasetest.Late, Delay: s.within(40 * time.Second)}
+	case roll < 24 && c.Op == "issue":
+		f.Kind = leasetest.Taken
+	case roll < 27 && c.Op == "issue":
+		f.Kind = leasetest.HalfMade
+	case roll < 28:
+		f.Kind = leasetest.Busy
+	}
+	return f
+}
+
+func (s *sim) run() {
+	s.storeFaults()
+	var wg sync.WaitGroup
+	for k := range s.callers {
+		wg.Go(func() { s.use(s.callers[k]) })
+	}
+	wg.Go(s.harm)
+	wg.Wait()
+
+	s.quiet.Store(true)
+	s.calm()
+	time.Sleep(simQuiet)
+	s.check("after the quiet phase")
+	time.Sleep(70 * time.Minute)
+	s.check(atTheEnd)
+	s.checkAllEnded()
+	p := s.present.Load()
+	s.w.process = p
+	s.w.end()
+	if n := s.w.one.Open() + s.w.two.Open(); n != 0 {
+		s.w.t.Errorf("%d connections to the sources are still open", n)
+	}
+}
+
+// storeFaults makes some writes fail, some of them although they are done.
+func (s *sim) storeFaults() {
+	m := s.present.Load().store
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	lose := func(per int) func(string) error {
+		return func(string) error {
+			if !s.quiet.Load() && s.n(per) == 0 {
+				return lostStore()
+			}
+			return nil
+		}
+	}
+	m.before, m.after = lose(60), lose(120)
+}
+
+func (s *sim) calm() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	clear(s.down)
+}
+
+// harm is what happens to the world: sources that vanish, are exchanged for a while, a process that
+// is killed and starts again, at a random moment or at a random write.
+func (s *sim) harm() {
+	for range 4 {
+		time.Sleep(s.within(40 * time.Second))
+		host, src := "one", s.w.one
+		if s.n(2) == 0 {
+			host, src = "two", s.w.two
+		}
+		switch s.n(6) {
+		case 0, 1:
+			s.mu.Lock()
+			s.down[host] = time.Now().Add(time.Duration(s.rng.IntN(60)) * time.Second)
+			s.mu.Unlock()
+		case 2:
+			id, accounts := src.Replace("stranger", nil)
+			time.Sleep(s.within(30 * time.Second))
+			src.Replace(id, accounts)
+		case 3:
+			s.crash(s.within(5 * time.Second))
+		default:
+			s.crashAtWrite()
+		}
+	}
+}
+
+func (s *sim) crash(pause time.Duration) {
+	p := s.present.Load()
+	p.die()
+	met.add("kill")
+	s.restart(p, pause)
+}
+
+// crashAtWrite kills the process before or just after one of its next writes.
+func (s *sim) crashAtWrite() {
+	p := s.present.Load()
+	after := s.n(2) == 0
+	var left atomic.Int64
+	left.Store(int64(s.n(8)) + 1)
+	died := make(chan struct{})
+	p.store.mu.Lock()
+	usual := p.store.before
+	hook := func(kind string) error {
+		if left.Add(-1) == 0 {
+			p.die()
+			close(died)
+			return lostStore()
+		}
+		return usual(kind)
+	}
+	if after {
+		p.store.after = hook
+	} else {
+		p.store.before = hook
+	}
+	p.store.mu.Unlock()
+	select {
+	case <-died:
+		met.add("kill at a write")
+	case <-time.After(20 * time.Second):
+		p.die()
+	}
+	s.restart(p, s.within(5*time.Second))
+}
+
+func (s *sim) restart(p *process, pause time.Duration) {
+	time.Sleep(pause)
+	s.w.process = p
+	s.w.restart()
+	s.present.Store(s.w.process)
+	s.storeFaults()
+}
+
+// use is one caller at work.
+func (s *sim) use(as *access.Caller) {
+	for range 10 {
+		time.Sleep(s.within(12 * time.Second))
+		p, c := s.present.Load(), *as
+		engineName := []string{"one", "two"}[s.n(2)]
+		wait := s.within(20 * time.Second)
+		switch roll := s.n(100); {
+		case roll < 55:
+			s.issue(p, &c, engineName)
+		case roll < 68:
+			s.renew(p, &c)
+		case roll < 82:
+			s.revoke(p, &c, wait)
+		case roll < 90:
+			if g := s.pick(c.Identity); g != nil {
+				s.ask(g)
+				p.leases.Undelivered(context.Background(), tenant, g.LeaseID)
+			}
+		case c.Identity != "user:admin":
+			s.issue(p, &c, engineName)
+		case roll < 95:
+			s.mu.Lock()
+			s.prefix[engineName] = true
+			s.mu.Unlock()
+			before := s.living(func(g *given) bool { return g.Engine == engineName })
+			result, err := p.leases.RevokePrefix(context.Background(), &c, engineName, wait)
+			if err == nil && result.Pending == 0 {
+				s.answeredDead(before)
+			}
+		default:
+			who := []string{"user:app", "user:other"}[s.n(2)]
+			s.mu.Lock()
+			s.byOwner[who] = true
+			s.mu.Unlock()
+			before := s.living(func(g *given) bool { return g.owner == who })
+			result, err := p.leases.RevokeBy(context.Background(), &c, api.RevokeFilterRequest{IdentityID: who}, wait)
+			if err == nil && result.Pending == 0 {
+				s.answeredDead(before)
+			}
+		}
+	}
+}
+
+func (s *sim) issue(p *process, c *access.Caller, engineName string) {
+	ttl := api.Duration(time.Duration(20+s.n(900)*(1+3*s.n(2))) * time.Second)
+	ctx := context.Background()
+	if s.n(10) == 0 { // a caller that goes away
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, s.within(time.Second))
+		defer cancel()
+	}
+	made, err := p.leases.Issue(ctx, c, engineName, "sim", api.CredsRequest{TTL: &ttl}, nil)
+	if err != nil {
+		return
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.given = append(s.given, &given{Credential: made, owner: c.Identity, expires: made.ExpiresAt})
+}
+
+func (s *sim) renew(p *process, c *access.Caller) {
+	g := s.pick(c.Identity)
+	if g == nil {
+		return
+	}
+	d := api.Duration(time.Duration(10+s.n(900)*(1+3*s.n(2))) * time.Second)
+	req := api.RenewRequest{Increment: &d}
+	if s.n(3) == 0 {
+		req = api.RenewRequest{TTL: &d}
+	}
+	l, err := p.leases.Renew(context.Background(), c, g.LeaseID, req)
+	if err != nil {
+		return
+	}
+	if l.ExpiresAt.After(l.MaxExpiresAt) {
+		s.w.t.Errorf("%s renewed past its longest life", g.LeaseID)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	g.expires = l.ExpiresAt
+}
+
+func (s *sim) revoke(p *process, c *access.Caller, wait time.Duration) {
+	g := s.pick(c.Identity)
+	if g == nil {
+		return
+	}
+	s.ask(g)
+	pending, err := p.leases.Revoke(context.Background(), c, g.LeaseID, wait)
+	if err == nil && pending == nil {
+		s.answeredDead([]*given{g})
+	}
+}
+
+// answeredDead notes whose death was answered: they must be dead from now on.
+func (s *sim) answeredDead(all []*given) {
+	for _, g := range all {
+		s.mu.Lock()
+		g.dead = true
+		s.mu.Unlock()
+		if a := s.w.at(g.Engine).Account(g.Data["username"]); a != nil {
+			s.w.t.Errorf("%s was answered to be dead, and is at the source: %+v", g.LeaseID, a)
+		}
+	}
+}
+
+func (s *sim) ask(g *given) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	g.asked = true
+}
+
+func (s *sim) pick(owner string) *given {
+	mine := s.living(func(g *given) bool { return g.owner == owner })
+	if len(mine) == 0 {
+		return nil
+	}
+	return mine[s.n(len(mine))]
+}
+
+func (s *sim) living(want func(*given) bool) (found []*given) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, g := range s.given {
+		if want(g) {
+			found = append(found, g)
+		}
+	}
+	return found
+}
+
+// check is the oracle for a world at rest.
+func (s *sim) check(when string) {
+	s.w.process = s.present.Load()
+	fail := func(format string, args ...any) {
+		s.w.t.Helper()
+		s.w.t.Errorf(when+": "+format, args...)
+	}
+	rows := s.w.rows()
+	byName, byID := map[string]*store.Lease{}, map[string]*store.Lease{}
+	for _, l := range rows {
+		byName[l.Username], byID[l.ID] = l, l
+	}
+	now := time.Now()
+	for _, src := range []*leasetest.Source{s.w.one, s.w.two} {
+		for _, name := range src.Taken() {
+			if !src.CanLogin(name) {
+				fail("somebody else's account %s was touched", name)
+			}
+		}
+		for _, a := range src.Accounts() {
+			l := byName[a.Name]
+			switch {
+			case a.Mark == "":
+			case l == nil:
+				fail("orphan %s: no lease bears it", a.Name)
+			case l.Status != api.LeaseActive:
+				fail("orphan %s: its lease is %s (%+v, due %v, deadline %v)", a.Name, l.Status, l.Revocation, l.DueAt, l.Deadline)
+			case l.DueAt == nil:
+				fail("the lease of %s leads nobody to it", a.Name)
+			case a.Until.After(l.MaxExpiresAt):
+				fail("%s ends at %s at the source, after %s", a.Name, a.Until, l.MaxExpiresAt)
+			case a.Until.Before(l.ExpiresAt):
+				fail("%s ends at %s at the source, before its lease at %s", a.Name, a.Until, l.ExpiresAt)
+			}
+		}
+	}
+	for _, l := range rows {
+		switch {
+		case l.Status == api.LeaseIssuing || l.Status == api.LeaseRevoking:
+			fail("%s is still %s (%+v, due %v, claim %+v)", l.ID, l.Status, l.Revocation, l.DueAt, l.Claim)
+		case l.Status == api.LeaseActive && !l.ExpiresAt.After(now):
+			fail("%s lives on after its end at %s", l.ID, l.ExpiresAt)
+		case l.Status == api.LeaseActive && l.PendingExpiresAt != nil:
+			fail("%s still has an end that was never decided", l.ID)
+		case l.Status == api.LeaseRevoked && l.DueAt != nil:
+			fail("%s is closed and still due at %s (looks %d)", l.ID, l.DueAt, l.LateLooks)
+		case l.ExpiresAt.After(l.MaxExpiresAt):
+			fail("%s ends after its longest life", l.ID)
+		}
+	}
+	for _, g := range s.given {
+		s.checkGiven(fail, g, byID[g.LeaseID], now)
+	}
+	s.checkCounters(fail, rows)
+	s.checkAudit(fail, when, byID)
+}
+
+// checkGiven wants a credential that was answered alive, or dead by a named cause.
+func (s *sim) checkGiven(fail func(string, ...any), g *given, l *store.Lease, now time.Time) {
+	name := g.Data["username"]
+	switch {
+	case l == nil:
+		fail("%s was answered and has no lease", g.LeaseID)
+	case l.Username != name:
+		fail("%s was answered with %s and is of %s", g.LeaseID, name, l.Username)
+	case l.Status == api.LeaseActive:
+		if g.dead {
+			fail("%s was answered to be dead and is active", g.LeaseID)
+		}
+		if !s.w.at(g.Engine).CanLogin(name) {
+			fail("%s is active and does not work", g.LeaseID)
+		}
+	case l.Status == api.LeaseRevoked:
+		why := l.Revocation.Reason
+		ok := false
+		switch why {
+		case api.ReasonExpired:
+			ok = !l.RevokedAt.Before(l.ExpiresAt) && !now.Before(l.ExpiresAt)
+		case api.ReasonRevoked, api.ReasonUndelivered:
+			ok = g.asked
+		case api.ReasonPrefix:
+			ok = s.prefix[g.Engine]
+		case api.ReasonIdentityRevoked:
+			ok = s.byOwner[g.owner]
+		}
+		if !ok {
+			fail("%s was answered and is dead by %s, which nobody asked for (%+v)", g.LeaseID, why, l)
+		}
+	}
+}
+
+func (s *sim) checkCounters(fail func(string, ...any), rows []*store.Lease) {
+	want := map[store.LeaseCount]int64{}
+	for _, l := range rows {
+		want[store.LeaseCount{EngineID: l.EngineID, Role: l.Role, Status: l.Status}]++
+	}
+	s.w.must(s.w.base.Read(context.Background(), func(r store.Reader) error {
+		kept, err := r.LeaseCounts("")
+		for _, c := range kept {
+			n := c.N
+			c.N = 0
+			if want[c] != n {
+				fail("the counter of %+v is %d, there are %d", c, n, want[c])
+			}
+			delete(want, c)
+		}
+		if len(want) > 0 {
+			fail("no counter for %+v", want)
+		}
+		return err
+	}))
+}
+
+// checkAudit proves the chain, and that each state of each lease has its entry.
+func (s *sim) checkAudit(fail func(string, ...any), when string, leases map[string]*store.Lease) {
+	seen := map[string][]string{}
+	s.w.must(s.w.base.Read(context.Background(), func(r store.Reader) error {
+		rows, err := r.AuditChain(s.w.base.Node(), 1, 0)
+		var prev []byte
+		for k, row := range rows {
+			mac := chain(prev, store.AuditMessage(row))
+			if !bytes.Equal(mac, row.MAC) || row.Seq != int64(k+1) {
+				fail("the audit chain breaks at %d", row.Seq)
+				return nil
+			}
+			prev = mac
+			if id, ok := row.Entry.ExtraData["lease_id"].(string); ok {
+				outcome, _ := row.Entry.ExtraData["outcome"].(string)
+				seen[id] = append(seen[id], row.Entry.Action+" "+outcome)
+			}
+		}
+		return err
+	}))
+	for id, l := range leases {
+		if slices.Contains(seen[id], "dynamic_revoke looked_again") {
+			fail("%s was closed before late execution was excluded: %q", id, seen[id])
+		}
+		any := func(options ...string) bool {
+			return slices.ContainsFunc(options, func(o string) bool { return slices.Contains(seen[id], o) })
+		}
+		if !any("dynamic_generate requested") {
+			fail("%s has no entry of its request: %q", id, seen[id])
+		}
+		if l.Status == api.LeaseActive && !any("dynamic_generate issued", "dynamic_generate recovered") {
+			fail("%s is active and has no entry of it: %q", id, seen[id])
+		}
+		if l.Status == api.LeaseRevoked && !any("dynamic_revoke revoked", "dynamic_generate failed") {
+			fail("%s is revoked and has no entry of it: %q", id, seen[id])
+		}
+	}
+	if len(s.given) > 0 && when == atTheEnd {
+		for _, all := range seen {
+			for _, one := range all {
+				met.add(one)
+			}
+		}
+	}
+	for _, g := range s.given {
+		if !slices.Contains(seen[g.LeaseID], "dynamic_generate issued") {
+			fail("%s was answered and has no entry of it: %q", g.LeaseID, seen[g.LeaseID])
+		}
+	}
+}
+
+// checkAllEnded wants nothing of ours left when every life is over.
+func (s *sim) checkAllEnded() {
+	for _, src := range []*leasetest.Source{s.w.one, s.w.two} {
+		for _, a := range src.Accounts() {
+			if a.Mark != "" {
+				s.w.t.Errorf("%s outlived everything", a.Name)
+			}
+		}
+	}
+	for _, l := range s.w.rows() {
+		if l.Status != api.LeaseRevoked {
+			s.w.t.Errorf("%s is %s when every life is over", l.ID, l.Status)
+			continue
+		}
+		met.add("end " + l.Revocation.Reason)
+		if l.Unconfirmed {
+			met.add("unconfirmed")
+		}
+	}
+}
