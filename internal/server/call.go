@@ -87,7 +87,8 @@ func (c *call) accepted() { c.status = http.StatusAccepted }
 // created makes the answer 201, for a PUT that made what it names.
 func (c *call) created() { c.status = http.StatusCreated }
 
-// extend gives the call this much time from now on, at the handler and on the connection.
+// extend gives the call this much time from now on, at the handler and on the connection, whose
+// read deadline would otherwise look like a caller who has gone.
 func (c *call) extend(d time.Duration) {
 	c.limit.Reset(d)
 	control := http.NewResponseController(c.w)

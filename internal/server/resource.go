@@ -120,6 +120,9 @@ func (s *Server) run(rt *route, w *response, r *http.Request) {
 	c := &call{ctx: ctx, origin: w.origin, route: rt, w: w, r: r}
 	c.limit = time.AfterFunc(rt.limit(), func() { cancel(context.DeadlineExceeded) })
 	defer c.limit.Stop()
+	if rt.limit() > defaultTimeout {
+		c.extend(rt.limit()) // the connection's deadlines would end it sooner
+	}
 
 	if err := c.carryOut(s); err != nil {
 		w.fail(err)

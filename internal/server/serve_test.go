@@ -255,3 +255,25 @@ func TestVerbsAndGeneralPatterns(t *testing.T) {
 		}
 	}
 }
+
+// deadlines notes what a response controller asks of the connection.
+type deadlines struct {
+	*httptest.ResponseRecorder
+	read, write time.Time
+}
+
+func (d *deadlines) SetReadDeadline(t time.Time) error  { d.read = t; return nil }
+func (d *deadlines) SetWriteDeadline(t time.Time) error { d.write = t; return nil }
+
+func TestLongOperationsMoveTheConnectionsDeadlines(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s := setup(Limits{}, io.Discard, get("/long", "Take long.", func(*call) (*api.Health, error) { return &api.Health{}, nil }).
+			open().within(10*time.Minute))
+		d := &deadlines{ResponseRecorder: httptest.NewRecorder()}
+		s.Handler().ServeHTTP(d, httptest.NewRequest(http.MethodGet, "/v1/long", nil))
+		if end := time.Now().Add(10 * time.Minute); d.read.Before(end) || d.write.Before(end) {
+			t.Errorf("the connection ends in %v and %v, before the operation may", time.Until(d.read), time.Until(d.write))
+		}
+	})
+}
