@@ -76,8 +76,8 @@ func (d *Door) Admit(ctx context.Context, c *Caller, a Ask) (*Pass, error) {
 }
 
 // Allowed judges without recording, by the newest configuration: for filtering lists.
-func (d *Door) Allowed(c *Caller, any ...Right) bool {
-	return judge(d.store.Config(), c, any, time.Now()) == nil
+func (d *Door) Allowed(c *Caller, rights ...Right) bool {
+	return judge(d.store.Config(), c, rights, time.Now()) == nil
 }
 
 // count takes the request out of the caller's bucket. Refusals are collected like those without an

@@ -50,12 +50,12 @@ func (p *Pass) Set(key string, value any) {
 // Check asks for one more right: any of those given. It has no record of its own: the operation's
 // failure is recorded by Write or Record. What held before Write is asked again there if the
 // configuration has moved.
-func (p *Pass) Check(any ...Right) error {
-	if err := judge(p.cfg, p.caller, any, time.Now()); err != nil {
+func (p *Pass) Check(rights ...Right) error {
+	if err := judge(p.cfg, p.caller, rights, time.Now()); err != nil {
 		return err
 	}
 	if !p.writing {
-		p.checks = append(p.checks, any)
+		p.checks = append(p.checks, rights)
 	}
 	return nil
 }

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/scaivault/scaivault/api"
+	"github.com/scaivault/scaivault/internal/access"
 	"github.com/scaivault/scaivault/internal/store"
 )
 
@@ -38,49 +39,45 @@ type anchor struct {
 func (s *Service) Run(ctx context.Context) {
 	tick := time.NewTicker(headsEvery)
 	defer tick.Stop()
-	var last []head
 	for {
 		select {
 		case <-tick.C:
-			heads, err := s.WriteHeads(ctx, last)
-			if err != nil {
-				if ctx.Err() == nil {
-					s.log.Error("audit: write the heads of the chains", "error", err)
-				}
-				continue
+			if err := s.WriteHeads(ctx); err != nil && ctx.Err() == nil {
+				s.log.Error("audit: write the heads of the chains", "error", err)
 			}
-			last = heads
 		case <-ctx.Done():
 			return
 		}
 	}
 }
 
-// WriteHeads writes down where the chains stand, unless that is where they stood at the last time,
-// and returns where they stand then.
-func (s *Service) WriteHeads(ctx context.Context, last []head) (heads []head, err error) {
-	node := s.store.Node()
-	err = s.store.Write(ctx, func(tx store.Tx) error {
-		heads, err = headsOf(tx)
-		if err != nil || slices.Equal(heads, last) {
+// WriteHeads writes down where the chains stand, unless that is where they stood at the last time.
+func (s *Service) WriteHeads(ctx context.Context) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	node, stand := s.store.Node(), []head(nil)
+	err := s.store.Write(ctx, func(tx store.Tx) (err error) {
+		if stand, err = headsOf(tx); err != nil || slices.Equal(stand, s.written) {
 			return err
 		}
-		err := tx.Audit(store.DefaultTenant, &api.AuditEntry{Action: headsAction, IdentityType: "system",
-			IdentityID: "system:audit", SecretPath: Path, Success: true, ExtraData: map[string]any{"heads": heads}})
-		if err != nil {
+		if err := tx.Audit(store.DefaultTenant, &api.AuditEntry{Action: headsAction, IdentityType: access.TypeSystem,
+			IdentityID: "system:audit", SecretPath: Path, Success: true, ExtraData: map[string]any{"heads": stand}}); err != nil {
 			return err
 		}
 		// What was just written is part of where they stand.
-		if heads, err = headsOf(tx); err != nil {
+		if stand, err = headsOf(tx); err != nil {
 			return err
 		}
-		raw, err := json.Marshal(anchor{Heads: heads, MAC: s.seal(node, heads)})
+		raw, err := json.Marshal(anchor{Heads: stand, MAC: s.seal(node, stand)})
 		if err != nil {
 			return err
 		}
 		return tx.PutMeta(anchorKey+node, raw)
 	})
-	return heads, err
+	if err == nil {
+		s.written = stand
+	}
+	return err
 }
 
 func headsOf(r store.Reader) ([]head, error) {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"log/slog"
 	"strconv"
+	"sync"
 	"time"
 
 	"github.com/scaivault/scaivault/api"
@@ -34,6 +35,9 @@ type Service struct {
 	door  *access.Door
 	chain store.Chain
 	log   *slog.Logger
+
+	mu      sync.Mutex
+	written []head // where the chains stood when that was last written down
 }
 
 // New makes a service.
