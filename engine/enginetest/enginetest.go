@@ -77,6 +77,18 @@ func Run(t *testing.T, newTarget func(t *testing.T) *Target) {
 	}
 }
 
+// RunCase runs one subtest by its name, for a target that is dear to make.
+func RunCase(t *testing.T, name string, target *Target) {
+	t.Helper()
+	for _, c := range cases() {
+		if c.name == name {
+			c.run(&bench{T: t, target: target})
+			return
+		}
+	}
+	t.Fatalf("there is no case %s", name)
+}
+
 type testCase struct {
 	name string
 	run  func(b *bench)

@@ -9,6 +9,7 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/scaivault/scaivault/engine"
+	"github.com/scaivault/scaivault/internal/fault"
 	"github.com/scaivault/scaivault/internal/statement"
 )
 
@@ -74,6 +75,10 @@ func words(pg *pgconn.PgError) string {
 // connectError maps the failure to open a connection: nothing was sent.
 func connectError(ctx context.Context, err error) error {
 	var pg *pgconn.PgError
+	var unwanted *fault.Error
+	if errors.As(err, &unwanted) && unwanted.Code == fault.InvalidConfig { // of the dialer, about the address
+		return misconfigured(unwanted.Message, err)
+	}
 	if !errors.As(err, &pg) {
 		switch text := err.Error(); {
 		case ctx.Err() != nil:

@@ -31,7 +31,7 @@ func (e *Engine) Plan(_ context.Context, r engine.PlanRequest) (*engine.Plan, er
 		return nil, misconfigured("plan a credential: the role is not one of this engine", nil)
 	}
 	if len(r.Params) > 0 && string(r.Params) != "{}" && string(r.Params) != "null" {
-		return nil, refused("plan a credential: postgresql takes no parameters of its own", nil)
+		return nil, refused("plan a credential: postgresql takes no fields beside ttl and metadata", nil)
 	}
 	name := e.newName(r.RoleName)
 	password := statement.Password(nil)
