@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
+	"net"
+	"net/netip"
 	"os"
 	"os/signal"
 	"path/filepath"
@@ -169,7 +171,7 @@ func (a *app) devSetting(dir, address string) func(env string) (string, bool) {
 		case "BIND_ADDRESS":
 			return address, true
 		case "METRICS_ADDRESS":
-			return "off", true
+			return a.devMetrics(), true
 		case "LOG_FORMAT":
 			return "text", true
 		case "LOG_LEVEL", "SCAIVAULT_RATE_LIMITS", "LEASE_RETENTION", "AUDIT_RETENTION":
@@ -178,6 +180,17 @@ func (a *app) devSetting(dir, address string) func(env string) (string, bool) {
 		}
 		return "", false
 	}
+}
+
+// devMetrics is where dev shows its metrics: nowhere, unless the environment
+// names a loopback address.
+func (a *app) devMetrics() string {
+	address := a.env("METRICS_ADDRESS")
+	host, _, err := net.SplitHostPort(address)
+	if ip, _ := netip.ParseAddr(host); err != nil || !ip.IsLoopback() {
+		return "off"
+	}
+	return address
 }
 
 // serve runs a node until a signal or until it fails. ready is told when it
