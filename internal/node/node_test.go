@@ -246,3 +246,48 @@ func TestTakenPort(t *testing.T) {
 		t.Errorf("a failed start made the data folder: %v", err)
 	}
 }
+
+func TestRateLimits(t *testing.T) {
+	t.Parallel()
+	n := start(t, load(t, t.TempDir(), map[string]string{"SCAIVAULT_RATE_LIMITS": "dynamic_admin=2"}), node.Options{Dev: true})
+	for i, want := range []int{200, 200, 429} {
+		req, err := http.NewRequestWithContext(t.Context(), "GET", n.URL()+"/v1/dynamic/engines", nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		req.Header.Set("Authorization", "Bearer "+n.Token().Reveal())
+		resp, err := (&http.Client{}).Do(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		resp.Body.Close()
+		if resp.StatusCode != want || resp.Header.Get("X-RateLimit-Limit") != "2" || resp.Header.Get("X-RateLimit-Reset") == "" {
+			t.Errorf("call %d: %d, %v, want %d", i+1, resp.StatusCode, resp.Header, want)
+		}
+		if left := resp.Header.Get("X-RateLimit-Remaining"); left != []string{"1", "0", "0"}[i] {
+			t.Errorf("call %d: %s remaining", i+1, left)
+		}
+		if (resp.Header.Get("Retry-After") != "") != (want == 429) {
+			t.Errorf("call %d: Retry-After is %q", i+1, resp.Header.Get("Retry-After"))
+		}
+	}
+}
+
+// TestTheLogHoldsNoPath: a path and a query are the caller's business.
+func TestTheLogHoldsNoPath(t *testing.T) {
+	t.Parallel()
+	var logs bytes.Buffer
+	n := start(t, load(t, t.TempDir(), nil), node.Options{Dev: true, Logger: slog.New(slog.NewJSONHandler(&logs, nil))})
+	token := n.Token().Reveal()
+	ask(t, n, "PUT", "/v1/secrets/canary-path/x", token, `{"data": {"a": "canary-value"}}`)
+	ask(t, n, "GET", "/v1/secrets?prefix=canary-query", token, "")
+	stop(t, n)
+	if !strings.Contains(logs.String(), `"path_category":"secrets"`) {
+		t.Errorf("requests are not logged: %s", logs.String())
+	}
+	for _, secret := range []string{"canary", token} {
+		if strings.Contains(logs.String(), secret) {
+			t.Errorf("the log holds %q", secret)
+		}
+	}
+}

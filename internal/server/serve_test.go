@@ -3,6 +3,7 @@ package server
 import (
 	"bytes"
 	"context"
+	"crypto/tls"
 	"encoding/json"
 	"io"
 	"log/slog"
@@ -276,4 +277,36 @@ func TestLongOperationsMoveTheConnectionsDeadlines(t *testing.T) {
 			t.Errorf("the connection ends in %v and %v, before the operation may", time.Until(d.read), time.Until(d.write))
 		}
 	})
+}
+
+func TestHTTP2(t *testing.T) {
+	t.Parallel()
+	own := httptest.NewTLSServer(http.NotFoundHandler()) // for its certificate, and a client that knows it
+	defer own.Close()
+	client := own.Client()
+	client.Transport.(*http.Transport).ForceAttemptHTTP2 = true
+	s := setup(Limits{}, io.Discard)
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	go func() {
+		if err := s.Serve(l, &tls.Config{Certificates: own.TLS.Certificates, NextProtos: []string{"h2", "http/1.1"}}); err != nil {
+			t.Error(err)
+		}
+	}()
+	for path, want := range map[string]int{"/v1/health": 200, "/v1/secrets/a%2fb": 400, "/v1/none": 404} {
+		resp, err := client.Get("https://" + l.Addr().String() + path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		resp.Body.Close()
+		if resp.ProtoMajor != 2 || resp.StatusCode != want {
+			t.Errorf("%s: %s %d, want HTTP/2 %d", path, resp.Proto, resp.StatusCode, want)
+		}
+	}
+	client.CloseIdleConnections()
+	if err := s.Shutdown(t.Context()); err != nil {
+		t.Error(err)
+	}
 }
