@@ -114,7 +114,7 @@ func TestNoSecretLeaves(t *testing.T) {
 	write := func(path string, more *api.SecretOptions) error {
 		_, err := v.admin.WriteSecret(ctx, path, api.SecretWrite{Data: map[string]json.RawMessage{
 			"text": quoted(canary), "deep": json.RawMessage(`{"list": ["` + canary + `"]}`),
-		}, Options: more})
+		}, SecretType: "json", Options: more})
 		return err
 	}
 	if err := write("apps/canary", nil); err != nil {

@@ -128,7 +128,7 @@ func TestHealthTellsWhatManyAccountsCost(t *testing.T) {
 	}
 	v.issueMany(t, "plain", "reader", time.Hour, 1000)
 	w := warnings("plain")
-	for _, must := range []string{"1001", "ms", "PostgreSQL 16", "setup-sql"} {
+	for _, must := range []string{"root made 100", "ms", "PostgreSQL 16", "setup-sql"} {
 		if !strings.Contains(w, must) {
 			t.Errorf("the warning does not hold %q: %s", must, w)
 		}

@@ -33,7 +33,7 @@ func TestGracefulShutdown(t *testing.T) {
 	short := v.issue(t, app, "db", "reader", 3*time.Second)
 	early := v.issue(t, app, "db", "reader", time.Hour)
 
-	super := s.server.Superuser(t)
+	super := s.server.Connect(t, pgtest.Superuser, s.server.SuperPassword(), s.db) // advisory locks are of a database
 	run(t, super, fmt.Sprintf("SELECT pg_advisory_lock(%d)", gate))
 	var inFlight credential
 	answered := background(func() (err error) {
