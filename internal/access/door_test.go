@@ -122,7 +122,7 @@ func TestWriteRecordsInTheTransactionOfTheChange(t *testing.T) {
 		t.Fatal(err)
 	}
 	pass.Set("b", "2")
-	err = pass.Write(t.Context(), func(tx store.Tx, cfg *store.Config) error { return tx.PutMeta("k", []byte("v")) })
+	err = pass.Write(t.Context(), func(tx store.Tx, _ *store.Config) error { return tx.PutMeta("k", []byte("v")) })
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -132,7 +132,7 @@ func TestWriteRecordsInTheTransactionOfTheChange(t *testing.T) {
 	}
 
 	before := len(w.entries())
-	err = pass.Write(t.Context(), func(tx store.Tx, cfg *store.Config) error {
+	err = pass.Write(t.Context(), func(tx store.Tx, _ *store.Config) error {
 		if err := tx.PutMeta("k", []byte("changed")); err != nil {
 			return err
 		}
@@ -200,7 +200,7 @@ func TestAConfigurationThatMovedIsDecidedAgain(t *testing.T) {
 	reading, failing := admit(), admit()
 	w.policy("writer", rule("app/x", policy.Write))
 	ran := false
-	err = checked.Write(t.Context(), func(tx store.Tx, cfg *store.Config) error { ran = true; return tx.PutMeta("k", []byte("second")) })
+	err = checked.Write(t.Context(), func(tx store.Tx, _ *store.Config) error { ran = true; return tx.PutMeta("k", []byte("second")) })
 	wantCode(t, err, fault.AccessDenied)
 	if ran || w.meta("k") != "first" {
 		t.Error("a check that no longer holds let the change through")
@@ -209,7 +209,7 @@ func TestAConfigurationThatMovedIsDecidedAgain(t *testing.T) {
 	w.remove(store.KindBinding, "bind-writeruser:alice")
 	before := len(w.entries())
 	wantCode(t, reading.Record(t.Context(), nil), fault.AccessDenied)
-	err = failing.Write(t.Context(), func(tx store.Tx, cfg *store.Config) error { ran = true; return nil })
+	err = failing.Write(t.Context(), func(store.Tx, *store.Config) error { ran = true; return nil })
 	wantCode(t, err, fault.AccessDenied)
 	if ran {
 		t.Error("the change ran after its right was gone")

@@ -139,7 +139,9 @@ func TestRefusalsAreLimitedAndCounted(t *testing.T) {
 		for i := range 100 {
 			addr := netip.MustParseAddr("2001:db8::").As16()
 			addr[15] = byte(i)
-			try("nonsense", netip.AddrFrom16(addr).String())
+			if got := try("nonsense", netip.AddrFrom16(addr).String()); got != fault.TokenInvalid {
+				t.Fatalf("%q", got)
+			}
 		}
 		if got := try("nonsense", "2001:db8::ffff:1"); got != fault.RateLimited {
 			t.Errorf("an address of the same network: %q", got)
@@ -170,7 +172,9 @@ func TestRefusalsAreLimitedAndCounted(t *testing.T) {
 			}
 		}
 		before := len(w.entries())
-		try("nonsense", "192.0.2.9")
+		if got := try("nonsense", "192.0.2.9"); got != fault.TokenInvalid {
+			t.Errorf("%q", got)
+		}
 		cancel()
 		<-done
 		if got := len(w.entries()); got != before+1 {

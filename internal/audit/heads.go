@@ -101,15 +101,13 @@ func (s *Service) seal(node string, heads []head) []byte {
 	return s.chain([]byte("scaivault audit anchor v1 "+node+" "), raw)
 }
 
-// anchored are the heads kept beside a node's chain; ok is false when they were tampered with.
+// anchored are the heads kept beside a node's chain; unless ok they were tampered with.
 func (s *Service) anchored(r store.Reader, node string) (heads []head, ok bool, err error) {
 	raw, err := r.Meta(anchorKey + node)
 	if err != nil || raw == nil {
 		return nil, true, err
 	}
 	var a anchor
-	if json.Unmarshal(raw, &a) != nil || !hmac.Equal(a.MAC, s.seal(node, a.Heads)) {
-		return nil, false, nil
-	}
-	return a.Heads, true, nil
+	legible := json.Unmarshal(raw, &a) == nil
+	return a.Heads, legible && hmac.Equal(a.MAC, s.seal(node, a.Heads)), nil
 }

@@ -158,6 +158,7 @@ func (v *verification) anchors(ctx context.Context) error {
 			}
 			if !ok {
 				broken(v.report(node), "", "the heads kept beside the chain were tampered with")
+				continue
 			}
 			v.claim(heads)
 		}
