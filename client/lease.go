@@ -123,7 +123,7 @@ func (l *Lease) KeepAlive(ctx context.Context) error {
 	}()
 	for {
 		expires, last := l.ends()
-		if sleep(ctx, jittered(time.Until(expires)*2/3)) != nil {
+		if !slept(ctx, jittered(time.Until(expires)*2/3)) {
 			return nil
 		}
 		if !l.Renewable {
@@ -160,7 +160,7 @@ func (l *Lease) renewBefore(ctx context.Context, end time.Time) error {
 		if time.Now().Add(wait).After(end) {
 			return fmt.Errorf("%w: %w", l.ending(LeaseExpired, "it could not be renewed before its end"), err)
 		}
-		if sleep(ctx, wait) != nil {
+		if !slept(ctx, wait) {
 			return nil
 		}
 	}

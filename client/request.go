@@ -67,7 +67,7 @@ func (c *Client) do(ctx context.Context, r request, into any) (status int, err e
 		if !r.idempotent || !busy || attempt >= c.retries || refused.RetryAfter > maxWait {
 			return status, err
 		}
-		if sleep(ctx, max(refused.RetryAfter, backoff(attempt))) != nil {
+		if !slept(ctx, max(refused.RetryAfter, backoff(attempt))) {
 			return status, err
 		}
 	}
@@ -228,14 +228,14 @@ func backoff(attempt int) time.Duration {
 	return d/2 + rand.N(d/2) //nolint:gosec // a wait is no secret
 }
 
-// sleep waits, or answers why it could not.
-func sleep(ctx context.Context, d time.Duration) error {
+// slept waits, and answers whether it could before the context ended.
+func slept(ctx context.Context, d time.Duration) bool {
 	t := time.NewTimer(d)
 	defer t.Stop()
 	select {
 	case <-t.C:
-		return nil
+		return true
 	case <-ctx.Done():
-		return ctx.Err()
+		return false
 	}
 }

@@ -112,13 +112,13 @@ func (a *app) enginesCreate() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			make := c.CreateEngine
+			write := c.CreateEngine
 			if replace {
-				make = func(ctx context.Context, r api.EngineRequest) (api.Engine, error) {
+				write = func(ctx context.Context, r api.EngineRequest) (api.Engine, error) {
 					return c.ReplaceEngine(ctx, args[0], r, false)
 				}
 			}
-			e, err := make(ctx, r)
+			e, err := write(ctx, r)
 			if err != nil {
 				return err
 			}

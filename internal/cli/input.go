@@ -125,7 +125,7 @@ func durationFlag(name, value string) (*api.Duration, error) {
 }
 
 // timeFlag reads a time, or a duration counted from now into the direction.
-func timeFlag(name, value string, direction time.Duration) (time.Time, error) {
+func timeFlag(name, value string, from direction) (time.Time, error) {
 	if value == "" {
 		return time.Time{}, nil
 	}
@@ -136,11 +136,16 @@ func timeFlag(name, value string, direction time.Duration) (time.Time, error) {
 	if err != nil {
 		return time.Time{}, invalid("--%s: %q is no time; write 2026-01-31T12:00:00Z, or 90s, 30m, 2h, 7d from now", name, value)
 	}
-	return time.Now().Add(direction * d.Std()), nil
+	if from == ago {
+		return time.Now().Add(-d.Std()), nil
+	}
+	return time.Now().Add(d.Std()), nil
 }
 
-// Directions of timeFlag.
+// direction is where a duration in the place of a time leads.
+type direction int
+
 const (
-	ago   = time.Duration(-1)
-	ahead = time.Duration(1)
+	ago direction = iota
+	ahead
 )

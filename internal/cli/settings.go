@@ -91,7 +91,7 @@ func (a *app) loadSettings() (settings, error) {
 
 // saveSettings replaces the file, whole or not at all.
 func (a *app) saveSettings(s settings) error {
-	data, err := json.MarshalIndent(s, "", "  ")
+	data, err := json.MarshalIndent(s, "", "  ") //nolint:gosec // keeping what one logs in with is the purpose of the file
 	if err != nil {
 		return err
 	}

@@ -81,12 +81,17 @@ func (d *demo) Fatalf(format string, args ...any) {
 }
 
 // step announces in plain words what comes next.
-func (d *demo) step(format string, args ...any) {
+func (d *demo) step(what string) {
+	d.goOn()
+	d.steps++
+	fmt.Printf("\n%2d. %s\n", d.steps, what)
+}
+
+// goOn ends the demo where it was told to end.
+func (d *demo) goOn() {
 	if d.ctx.Err() != nil {
 		d.Fatalf("stopped: %v", context.Cause(d.ctx))
 	}
-	d.steps++
-	fmt.Printf("\n%2d. %s\n", d.steps, fmt.Sprintf(format, args...))
 }
 
 // note tells what was seen.

@@ -26,7 +26,7 @@ func (d *demo) startServer() {
 	if err != nil {
 		d.Fatalf("make a log: %v", err)
 	}
-	server := exec.Command(d.program, "dev", "--data", data)
+	server := exec.Command(d.program, "dev", "--data", data) //nolint:noctx // it is ended below, and asked to first
 	server.Env = d.environ()
 	server.Stdout, server.Stderr = logFile, logFile
 	server.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGTERM}
@@ -38,7 +38,10 @@ func (d *demo) startServer() {
 	d.Cleanup(func() {
 		_ = server.Process.Signal(syscall.SIGTERM)
 		select {
-		case <-ended:
+		case err := <-ended:
+			if err != nil {
+				d.note("scaivault dev ended with: %v", err)
+			}
 		case <-time.After(30 * time.Second):
 			_ = server.Process.Kill()
 		}
@@ -152,7 +155,8 @@ func read[T any](d *demo, out []byte) T {
 // eventually looks again until something holds.
 func (d *demo) eventually(what string, holds func() bool) {
 	for deadline := time.Now().Add(time.Minute); !holds(); time.Sleep(50 * time.Millisecond) {
-		if d.ctx.Err() != nil || time.Now().After(deadline) {
+		d.goOn()
+		if time.Now().After(deadline) {
 			d.Fatalf("waited in vain until %s", what)
 		}
 	}

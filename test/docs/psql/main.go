@@ -20,12 +20,8 @@ func main() {
 }
 
 func run(ctx context.Context, args []string) error {
-	query := ""
-	if n := len(args); n > 1 && args[n-2] == "-c" {
-		query = args[n-1]
-	} else if text, err := io.ReadAll(os.Stdin); err == nil {
-		query = string(text)
-	} else {
+	query, err := queryOf(args)
+	if err != nil {
 		return err
 	}
 	conn, err := pgx.Connect(ctx, "") // from the PG… variables
@@ -43,6 +39,14 @@ func run(ctx context.Context, args []string) error {
 		}
 	}
 	return nil
+}
+
+func queryOf(args []string) (string, error) {
+	if n := len(args); n > 1 && args[n-2] == "-c" {
+		return args[n-1], nil
+	}
+	text, err := io.ReadAll(os.Stdin)
+	return string(text), err
 }
 
 func line(row [][]byte) string {
