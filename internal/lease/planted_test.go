@@ -47,7 +47,9 @@ var planted = []struct {
 		"			l.PendingExpiresAt, l.PendingDeadline, l.DueAt = &until, &deadline, &due\n",
 		"			l.PendingExpiresAt, l.PendingDeadline, l.DueAt = &until, &deadline, &l.ExpiresAt\n"}}},
 	{name: "revoked while the source may still make it", edits: []edit{{"worker.go",
-		"	case !l.Deadline.IsZero() && now.Before(l.Deadline.Add(grace)):", "	case false:"}}},
+		"	case !l.Deadline.IsZero() && begun.Before(l.Deadline.Add(grace)):", "	case false:"}}},
+	{name: "dead by the time of the write-back", edits: []edit{{"worker.go",
+		"	case !l.Deadline.IsZero() && begun.Before(l.Deadline.Add(grace)):", "	case !l.Deadline.IsZero() && now.Before(l.Deadline.Add(grace)):"}}},
 	{name: "a dead source stops the others", run: "TestDeadSourceDelaysNobodyElse", edits: []edit{{"manager.go",
 		"			m.work(engineID)\n", "			m.work(engineID)\n			break\n"}}},
 }

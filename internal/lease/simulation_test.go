@@ -26,7 +26,7 @@ var (
 	seeds    = flag.Int("seeds", 0, "run this many seeds, beginning at -first; 0: as many as fit into -simtime")
 	first    = flag.Uint64("first", 1, "the first seed")
 	simTime  = flag.Duration("simtime", 40*time.Second, "how long to go on with seeds when -seeds is 0")
-	simQuiet = 14 * time.Minute // covers the second late look, and the longest backoff twice
+	simQuiet = 25 * time.Minute // covers the longest backoff, both late looks after it, and once more
 )
 
 // TestSimulation runs random operations of several callers under random faults of sources, store
@@ -578,6 +578,16 @@ func (s *sim) checkAudit(fail func(string, ...any), when string, leases map[stri
 	for id, l := range leases {
 		if slices.Contains(seen[id], "dynamic_revoke looked_again") {
 			fail("%s was closed before late execution was excluded: %q", id, seen[id])
+			for _, c := range append(s.w.one.Touches(), s.w.two.Touches()...) {
+				if c.Name == l.Username || c.Op == "settle" {
+					s.w.t.Logf("%s %s", c.Op, c.At.Format("04:05.000000000"))
+				}
+			}
+			for _, e := range s.w.entries() {
+				if e.ExtraData["lease_id"] == id {
+					s.w.t.Logf("%s %v %v", e.Timestamp.Format("04:05.000000"), e.Action, e.ExtraData)
+				}
+			}
 		}
 		any := func(options ...string) bool {
 			return slices.ContainsFunc(options, func(o string) bool { return slices.Contains(seen[id], o) })

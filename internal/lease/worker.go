@@ -199,6 +199,7 @@ func (m *Manager) atEngine(e *source.Engine, rows []*store.Lease) error {
 
 // kill revokes rows at the source, in batches, and closes each as soon as it is dead.
 func (m *Manager) kill(ctx context.Context, h *source.Handle, e *source.Engine, rows []*store.Lease) error {
+	begun := time.Now()
 	rows, err := m.excludeLate(ctx, h, e, rows)
 	if err != nil {
 		return err
@@ -215,7 +216,7 @@ func (m *Manager) kill(ctx context.Context, h *source.Handle, e *source.Engine, 
 		room <- struct{}{}
 		wg.Go(func() {
 			defer func() { <-room }()
-			if err := m.killBatch(ctx, h, e, batch); err != nil {
+			if err := m.killBatch(ctx, h, e, batch, begun); err != nil {
 				mu.Lock()
 				down = err
 				mu.Unlock()
@@ -226,7 +227,7 @@ func (m *Manager) kill(ctx context.Context, h *source.Handle, e *source.Engine, 
 	return down
 }
 
-func (m *Manager) killBatch(ctx context.Context, h *source.Handle, e *source.Engine, rows []*store.Lease) error {
+func (m *Manager) killBatch(ctx context.Context, h *source.Handle, e *source.Engine, rows []*store.Lease, begun time.Time) error {
 	results := revokeAll(ctx, h.Engine, rows, e.Config.OperationTimeout)
 	var dead, failed []*store.Lease
 	var outcomes []engine.Outcome
@@ -245,7 +246,7 @@ func (m *Manager) killBatch(ctx context.Context, h *source.Handle, e *source.Eng
 		m.postpone(rows[k:k+1], r.Err, false)
 	}
 	if len(dead) > 0 {
-		m.close(dead, outcomes)
+		m.close(dead, outcomes, begun)
 		if down != nil && len(failed) < len(rows)/2 {
 			m.postpone(failed, down, false)
 			return nil
@@ -282,14 +283,14 @@ func revokeAll(ctx context.Context, e engine.Engine, rows []*store.Lease, timeou
 }
 
 // close writes down what a revocation came to, with one entry per lease.
-func (m *Manager) close(rows []*store.Lease, outcomes []engine.Outcome) {
+func (m *Manager) close(rows []*store.Lease, outcomes []engine.Outcome, begun time.Time) {
 	var ended []*store.Lease
 	err := m.store.Write(m.writing(), func(tx store.Tx) error {
 		ended = ended[:0]
 		now := tx.Now()
 		for k, row := range rows {
 			l, err := m.updateClaimed(tx, row, func(l *store.Lease) {
-				killed(l, outcomes[k], now)
+				killed(l, outcomes[k], begun, now)
 			})
 			if err != nil {
 				return err
@@ -323,8 +324,9 @@ func (m *Manager) close(rows []*store.Lease, outcomes []engine.Outcome) {
 	}
 }
 
-// killed is the row after its account died, or is going to.
-func killed(l *store.Lease, o engine.Outcome, now time.Time) {
+// killed is the row after its account died, or is going to. begun is when the work began: an account
+// that was found absent before the issuance's deadline may have come to be meanwhile.
+func killed(l *store.Lease, o engine.Outcome, begun, now time.Time) {
 	if l.Status != api.LeaseRevoking {
 		return
 	}
@@ -335,8 +337,8 @@ func killed(l *store.Lease, o engine.Outcome, now time.Time) {
 		l.Revocation.EffectiveAt, l.Revocation.NextAttemptAt = o.EffectiveAt, o.EffectiveAt
 		l.DueAt = o.EffectiveAt
 		return
-	case !l.Deadline.IsZero() && now.Before(l.Deadline.Add(grace)):
-		due := l.Deadline.Add(grace) // the source may still make it: looked at again after the deadline
+	case !l.Deadline.IsZero() && begun.Before(l.Deadline.Add(grace)):
+		due := later(now, l.Deadline.Add(grace)) // the source may still make it: looked at again after the deadline
 		l.DueAt, l.Revocation.NextAttemptAt = &due, &due
 		return
 	}

@@ -193,13 +193,15 @@ func (e *Engine) call(ctx context.Context, c Call, work func() error) error {
 		return lost(ctx.Err())
 	case HalfMade:
 		s.mu.Lock()
-		s.nextOID++
-		s.accounts[c.Name] = &Account{Name: c.Name, OID: s.nextOID, Mark: e.options.Installation}
+		if s.id == e.server {
+			s.nextOID++
+			s.accounts[c.Name] = &Account{Name: c.Name, OID: s.nextOID, Mark: e.options.Installation}
+		}
 		s.mu.Unlock()
 		return lost(nil)
 	case Taken:
 		s.mu.Lock()
-		if s.accounts[c.Name] == nil {
+		if s.id == e.server && s.accounts[c.Name] == nil {
 			s.nextOID++
 			s.accounts[c.Name] = &Account{Name: c.Name, OID: s.nextOID, Usable: true}
 			s.taken = append(s.taken, c.Name)
