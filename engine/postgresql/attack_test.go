@@ -35,40 +35,40 @@ func TestFunctionsRefuseWhatIsNotOurs(t *testing.T) {
 		}
 		const ends = "now() + '1h'"
 		attacks := map[string]string{
-			"foreign name":              create("postgres2", verifier, ends, group, "scaivault:postgres2:x"),
-			"name with a quote":         create(`v_a" SUPERUSER --`, verifier, ends, group, `scaivault:v_a" SUPERUSER --:x`),
-			"name with a line end":      create("v_a\nb", verifier, ends, group, "scaivault:v_a\nb:x"),
-			"plain password":            create("v_a1", "password", ends, group, "scaivault:v_a1:x"),
-			"md5":                       create("v_a2", "md5d41d8cd98f00b204e9800998ecf8427e", ends, group, "scaivault:v_a2:x"),
-			"verifier with a quote":     create("v_a3", verifier+"' SUPERUSER --", ends, group, "scaivault:v_a3:x"),
-			"verifier with a line end":  create("v_a4", verifier+"\n", ends, group, "scaivault:v_a4:x"),
-			"no end":                    create("v_a5", verifier, "NULL", group, "scaivault:v_a5:x"),
-			"infinite end":              create("v_a6", verifier, "'infinity'", group, "scaivault:v_a6:x"),
-			"group of the source":       create("v_a7", verifier, ends, "pg_read_server_files", "scaivault:v_a7:x"),
-			"superuser as the group":    create("v_a8", verifier, ends, "postgres", "scaivault:v_a8:x"),
-			"application as the group":  create("v_a9", verifier, ends, app, "scaivault:v_a9:x"),
-			"group without a mark":      create("v_a10", verifier, ends, fake, "scaivault:v_a10:x"),
-			"account as the group":      create("v_a11", verifier, ends, live.username, "scaivault:v_a11:x"),
-			"no group":                  "SELECT scaivault.create_account('v_a12', '" + verifier + "', now() + '1h', NULL, 'scaivault:v_a12:x', false)",
-			"mark of another":           create("v_a13", verifier, ends, group, "scaivault:v_other:x"),
-			"name taken":                create(twin, verifier, ends, group, "scaivault:"+twin+":x"),
-			"group of a foreign name":   "SELECT scaivault.create_group('admins', 'scaivault:admins:group_x')",
-			"group that exists":         "SELECT scaivault.create_group('" + fake + "', 'scaivault:" + fake + ":group_x')",
-			"group in use":              "SELECT scaivault.drop_group('" + group + "')",
-			"drop a foreign group":      "SELECT scaivault.drop_group('" + fake + "')",
-			"lend a live account":       "SELECT scaivault.lend_account('" + live.username + "')",
-			"drop a live account":       "SELECT scaivault.drop_accounts(ARRAY['" + live.username + "'])",
-			"drop with an injection":    "SELECT scaivault.drop_accounts(ARRAY['" + live.username + ", " + app + "'])",
-			"drop nothing":              "SELECT scaivault.drop_accounts(ARRAY[NULL])",
-			"account without an end":    "SELECT scaivault.set_account_end('" + live.username + "', 'infinity')",
-			"leave as a live account":   "SELECT scaivault.leave_group('" + live.username + "', '" + group + "')",
-			"the functions' own helper": "SELECT scaivault.own_account('" + live.username + "', false)",
-			"install another":           "CREATE FUNCTION scaivault.mine() RETURNS int LANGUAGE sql AS 'SELECT 1'",
-			"mark it oneself":           "COMMENT ON ROLE " + twin + " IS 'scaivault:" + twin + ":x'",
+			"foreign name":                    create("postgres2", verifier, ends, group, "scaivault:postgres2:x"),
+			"name with a quote":               create(`v_a" SUPERUSER --`, verifier, ends, group, `scaivault:v_a" SUPERUSER --:x`),
+			"name with a line end":            create("v_a\nb", verifier, ends, group, "scaivault:v_a\nb:x"),
+			"plain password":                  create("v_a1", "password", ends, group, "scaivault:v_a1:x"),
+			"md5":                             create("v_a2", "md5d41d8cd98f00b204e9800998ecf8427e", ends, group, "scaivault:v_a2:x"),
+			"verifier with a quote":           create("v_a3", verifier+"' SUPERUSER --", ends, group, "scaivault:v_a3:x"),
+			"verifier with a line end":        create("v_a4", verifier+"\n", ends, group, "scaivault:v_a4:x"),
+			"no end":                          create("v_a5", verifier, "NULL", group, "scaivault:v_a5:x"),
+			"infinite end":                    create("v_a6", verifier, "'infinity'", group, "scaivault:v_a6:x"),
+			"group of the source":             create("v_a7", verifier, ends, "pg_read_server_files", "scaivault:v_a7:x"),
+			"superuser as the group":          create("v_a8", verifier, ends, "postgres", "scaivault:v_a8:x"),
+			"application as the group":        create("v_a9", verifier, ends, app, "scaivault:v_a9:x"),
+			"group without a mark":            create("v_a10", verifier, ends, fake, "scaivault:v_a10:x"),
+			"account as the group":            create("v_a11", verifier, ends, live.username, "scaivault:v_a11:x"),
+			"no group":                        "SELECT scaivault.create_account('v_a12', '" + verifier + "', now() + '1h', NULL, 'scaivault:v_a12:x', false)",
+			"mark of another":                 create("v_a13", verifier, ends, group, "scaivault:v_other:x"),
+			"name taken":                      create(twin, verifier, ends, group, "scaivault:"+twin+":x"),
+			"group of a foreign name":         "SELECT scaivault.create_group('admins', 'scaivault:admins:group_x')",
+			"group that exists":               "SELECT scaivault.create_group('" + fake + "', 'scaivault:" + fake + ":group_x')",
+			"group in use":                    "SELECT scaivault.drop_group('" + group + "')",
+			"drop a foreign group":            "SELECT scaivault.drop_group('" + fake + "')",
+			"lend a live account":             "SELECT scaivault.lend_account('" + live.username + "')",
+			"drop a live account":             "SELECT scaivault.drop_accounts(ARRAY['" + live.username + "'])",
+			"drop with an injection":          "SELECT scaivault.drop_accounts(ARRAY['" + live.username + ", " + app + "'])",
+			"disable one of ours and another": "SELECT scaivault.disable_accounts(ARRAY['" + live.username + "', '" + app + "'])",
+			"disable none":                    "SELECT scaivault.disable_accounts('{}')",
+			"drop nothing":                    "SELECT scaivault.drop_accounts(ARRAY[NULL])",
+			"account without an end":          "SELECT scaivault.set_account_end('" + live.username + "', 'infinity')",
+			"leave as a live account":         "SELECT scaivault.leave_group('" + live.username + "', '" + group + "')",
+			"install another":                 "CREATE FUNCTION scaivault.mine() RETURNS int LANGUAGE sql AS 'SELECT 1'",
+			"mark it oneself":                 "COMMENT ON ROLE " + twin + " IS 'scaivault:" + twin + ":x'",
 		}
-		delete(attacks, "the functions' own helper") // it only looks, see setup.sql
 		for _, victim := range []string{app, twin, copied, mighty, "postgres", group, s.root} {
-			for _, call := range []string{"disable_account('%s')", "set_account_end('%s', now())", "lend_account('%s')", "take_back_account('%s')", "leave_group('%s', 'pg_monitor')", "drop_accounts(ARRAY['%s'])"} {
+			for _, call := range []string{"disable_accounts(ARRAY['%s'])", "set_account_end('%s', now())", "lend_account('%s')", "take_back_account('%s')", "leave_group('%s', 'pg_monitor')", "drop_accounts(ARRAY['%s'])"} {
 				attacks[call+" on "+victim] = "SELECT scaivault." + fmt.Sprintf(call, victim)
 			}
 		}
@@ -112,7 +112,7 @@ func TestFunctionsIgnoreTheCallersNames(t *testing.T) {
 			t.Fatalf("%s: %v", sql, err)
 		}
 	}
-	for _, call := range []string{"disable_account('app')", "drop_accounts(ARRAY['app'])", "create_group('sv_x', 'scaivault:sv_x:group')"} {
+	for _, call := range []string{"disable_accounts(ARRAY['app'])", "drop_accounts(ARRAY['app'])", "create_group('sv_x', 'scaivault:sv_x:group')"} {
 		_, err := conn.Exec(t.Context(), "SELECT scaivault."+call)
 		if err == nil && !strings.HasPrefix(call, "create_group") {
 			t.Errorf("%s: allowed", call)

@@ -232,9 +232,9 @@ func (b batch) disable(ctx context.Context, victims []*victim) error {
 	if len(victims) == 0 {
 		return nil
 	}
-	statements := make([]string, len(victims))
-	for i, v := range victims {
-		statements[i] = v.recipe.rightsOver().disable(v.recipe.Username)
+	var statements []string
+	for way, names := range byRights(victims) {
+		statements = append(statements, way.disable(names)...)
 	}
 	_, err := b.c.guarded(ctx, revokingAccount, nil, message(statements...))
 	return err
@@ -318,20 +318,29 @@ func (b batch) free(ctx context.Context, victims []*victim) (freed, kept []*vict
 	return freed, kept, nil
 }
 
+// byRights sorts the names of accounts by the way in which they can be changed,
+// and then by name; one name once.
+func byRights(victims []*victim) map[rights][]string {
+	names := map[rights][]string{}
+	for _, v := range victims {
+		way := v.recipe.rightsOver()
+		names[way] = append(names[way], v.recipe.Username)
+	}
+	for way := range names {
+		slices.Sort(names[way])
+		names[way] = slices.Compact(names[way])
+	}
+	return names
+}
+
 // drop removes accounts that nothing holds, and looks once more for sessions:
 // one whose login was under way at the first look appears late.
 func (b batch) drop(ctx context.Context, victims []*victim) error {
 	if len(victims) == 0 {
 		return nil
 	}
-	byRights := map[rights][]string{}
-	for _, v := range victims {
-		way := v.recipe.rightsOver()
-		byRights[way] = append(byRights[way], v.recipe.Username)
-	}
 	var statements []string
-	for way, names := range byRights {
-		slices.Sort(names)
+	for way, names := range byRights(victims) {
 		statements = append(statements, way.drop(names))
 	}
 	if _, err := b.c.guarded(ctx, revokingAccount, nil, message(statements...)); err != nil {

@@ -9,12 +9,12 @@ import (
 
 // rights is the way in which this root makes and kills roles: by its own
 // CREATEROLE, or through the functions that an administrator installed. Each
-// method gives one statement. They refuse what is not ours as far as the source
+// method gives SQL. They refuse what is not ours as far as the source
 // can tell; that an account is ours is proven before (law L11).
 type rights interface {
 	create(a newAccount) []string
-	disable(name string) string // no login, no password; sessions live on
-	lend(name string) string    // makes root a member: the key to all of A1 in the measurements
+	disable(names []string) []string // no login, no password; sessions live on
+	lend(name string) string         // makes root a member, without which it may end no sessions and give nothing away
 	giveBack(name string) string
 	drop(names []string) string
 	setEnd(name string, until time.Time) string
@@ -47,8 +47,12 @@ func (ownRights) create(a newAccount) []string {
 	return statements
 }
 
-func (ownRights) disable(name string) string {
-	return "ALTER ROLE " + statement.QuoteIdent(name) + " NOLOGIN PASSWORD NULL VALID UNTIL '-infinity'"
+func (ownRights) disable(names []string) []string {
+	statements := make([]string, len(names))
+	for i, name := range names {
+		statements[i] = "ALTER ROLE " + statement.QuoteIdent(name) + " NOLOGIN PASSWORD NULL VALID UNTIL '-infinity'"
+	}
+	return statements
 }
 
 // lend works on 15 for every CREATEROLE role and on 16 and later by the ADMIN
@@ -106,8 +110,8 @@ func (functionRights) create(a newAccount) []string {
 	return []string{call("create_account", literal(a.name), literal(a.verifier.Reveal()), timestamp(a.until), literal(a.group), literal(a.mark), asGroup)}
 }
 
-func (functionRights) disable(name string) string {
-	return call("disable_account", statement.QuoteLiteral(name))
+func (functionRights) disable(names []string) []string {
+	return []string{call("disable_accounts", textArray(names))}
 }
 
 func (functionRights) lend(name string) string {
@@ -119,11 +123,15 @@ func (functionRights) giveBack(name string) string {
 }
 
 func (functionRights) drop(names []string) string {
-	quoted := make([]string, len(names))
-	for i, name := range names {
-		quoted[i] = statement.QuoteLiteral(name)
+	return call("drop_accounts", textArray(names))
+}
+
+func textArray(texts []string) string {
+	quoted := make([]string, len(texts))
+	for i, t := range texts {
+		quoted[i] = statement.QuoteLiteral(t)
 	}
-	return call("drop_accounts", "ARRAY["+strings.Join(quoted, ",")+"]")
+	return "ARRAY[" + strings.Join(quoted, ",") + "]"
 }
 
 func (functionRights) setEnd(name string, until time.Time) string {

@@ -20,7 +20,7 @@ var setupFunctions string
 // anybody else are not trusted with verifiers.
 const setupInstalled = `(SELECT count(*) = 9 AND bool_and(p.prosecdef AND o.rolsuper AND has_function_privilege(p.oid, 'EXECUTE') AND has_schema_privilege(n.oid, 'USAGE'))
 	FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace JOIN pg_roles o ON o.oid = p.proowner
-	WHERE n.nspname = 'scaivault' AND p.proname IN ('create_account', 'set_account_end', 'disable_account', 'lend_account', 'take_back_account', 'leave_group', 'drop_accounts', 'create_group', 'drop_group'))`
+	WHERE n.nspname = 'scaivault' AND p.proname IN ('create_account', 'set_account_end', 'disable_accounts', 'lend_account', 'take_back_account', 'leave_group', 'drop_accounts', 'create_group', 'drop_group'))`
 
 // The ways to set up a root.
 const (

@@ -10,25 +10,32 @@
 CREATE SCHEMA IF NOT EXISTS scaivault;
 REVOKE ALL ON SCHEMA scaivault FROM PUBLIC;
 
--- own_account answers the oid of an account of ours, and refuses all else.
-CREATE OR REPLACE FUNCTION scaivault.own_account(account text, disabled boolean) RETURNS oid
+-- own_accounts refuses all but accounts of ours, on request only disabled ones.
+CREATE OR REPLACE FUNCTION scaivault.own_accounts(accounts text[], disabled boolean) RETURNS void
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
 	r record;
 BEGIN
-	SELECT a.oid, a.rolcanlogin, shobj_description(a.oid, 'pg_authid') AS mark,
-		a.rolsuper OR a.rolcreaterole OR a.rolcreatedb OR a.rolreplication OR a.rolbypassrls AS mighty
-		INTO r FROM pg_roles a WHERE a.rolname = account;
-	IF NOT FOUND THEN
-		RAISE undefined_object USING MESSAGE = format('role %s does not exist', quote_nullable(account));
+	IF coalesce(cardinality(accounts), 0) = 0 THEN
+		RAISE invalid_parameter_value USING MESSAGE = 'no account is named';
 	END IF;
-	IF (account COLLATE "C" ~ '^v_[A-Za-z0-9_.-]{1,61}$' AND starts_with(r.mark, 'scaivault:' || account || ':') AND NOT r.mighty) IS NOT TRUE THEN
-		RAISE insufficient_privilege USING MESSAGE = format('role %I is no account of scaivault', account);
-	END IF;
-	IF disabled AND r.rolcanlogin THEN
-		RAISE insufficient_privilege USING MESSAGE = format('role %I is in use: disable it first', account);
-	END IF;
-	RETURN r.oid;
+	FOR r IN
+		SELECT n.account, a.oid, a.rolcanlogin,
+			(n.account COLLATE "C" ~ '^v_[A-Za-z0-9_.-]{1,61}$'
+			AND starts_with(shobj_description(a.oid, 'pg_authid'), 'scaivault:' || n.account || ':')
+			AND NOT (a.rolsuper OR a.rolcreaterole OR a.rolcreatedb OR a.rolreplication OR a.rolbypassrls)) IS TRUE AS ours
+		FROM unnest(accounts) n(account) LEFT JOIN pg_roles a ON a.rolname = n.account
+	LOOP
+		IF r.oid IS NULL THEN
+			RAISE undefined_object USING MESSAGE = format('role %s does not exist', quote_nullable(r.account));
+		END IF;
+		IF NOT r.ours THEN
+			RAISE insufficient_privilege USING MESSAGE = format('role %I is no account of scaivault', r.account);
+		END IF;
+		IF disabled AND r.rolcanlogin THEN
+			RAISE insufficient_privilege USING MESSAGE = format('role %I is in use: disable it first', r.account);
+		END IF;
+	END LOOP;
 END $$;
 
 -- own_group refuses what is no group of ours.
@@ -72,18 +79,22 @@ END $$;
 CREATE OR REPLACE FUNCTION scaivault.set_account_end(account text, valid_until timestamptz) RETURNS void
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
-	PERFORM scaivault.own_account(account, false);
+	PERFORM scaivault.own_accounts(ARRAY[account], false);
 	IF isfinite(valid_until) IS NOT TRUE THEN
 		RAISE invalid_parameter_value USING MESSAGE = 'an account needs an end';
 	END IF;
 	EXECUTE format('ALTER ROLE %I VALID UNTIL %L', account, valid_until);
 END $$;
 
-CREATE OR REPLACE FUNCTION scaivault.disable_account(account text) RETURNS void
+CREATE OR REPLACE FUNCTION scaivault.disable_accounts(accounts text[]) RETURNS void
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+	account text;
 BEGIN
-	PERFORM scaivault.own_account(account, false);
-	EXECUTE format('ALTER ROLE %I NOLOGIN PASSWORD NULL VALID UNTIL ''-infinity''', account);
+	PERFORM scaivault.own_accounts(accounts, false);
+	FOREACH account IN ARRAY accounts LOOP
+		EXECUTE format('ALTER ROLE %I NOLOGIN PASSWORD NULL VALID UNTIL ''-infinity''', account);
+	END LOOP;
 END $$;
 
 -- lend_account makes root a member of a disabled account, by which it may end
@@ -91,7 +102,7 @@ END $$;
 CREATE OR REPLACE FUNCTION scaivault.lend_account(account text) RETURNS void
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
-	PERFORM scaivault.own_account(account, true);
+	PERFORM scaivault.own_accounts(ARRAY[account], true);
 	IF current_setting('server_version_num')::int >= 160000 THEN
 		EXECUTE format('GRANT %I TO %I WITH INHERIT TRUE, SET TRUE', account, session_user);
 	ELSE
@@ -102,28 +113,22 @@ END $$;
 CREATE OR REPLACE FUNCTION scaivault.take_back_account(account text) RETURNS void
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
-	PERFORM scaivault.own_account(account, true);
+	PERFORM scaivault.own_accounts(ARRAY[account], true);
 	EXECUTE format('REVOKE %I FROM %I', account, session_user);
 END $$;
 
 CREATE OR REPLACE FUNCTION scaivault.leave_group(account text, grp text) RETURNS void
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
-	PERFORM scaivault.own_account(account, true);
+	PERFORM scaivault.own_accounts(ARRAY[account], true);
 	EXECUTE format('REVOKE %I FROM %I', grp, account);
 END $$;
 
 CREATE OR REPLACE FUNCTION scaivault.drop_accounts(accounts text[]) RETURNS void
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
-DECLARE
-	account text;
-	list text;
 BEGIN
-	FOREACH account IN ARRAY accounts LOOP
-		PERFORM scaivault.own_account(account, true);
-		list := concat_ws(', ', list, quote_ident(account));
-	END LOOP;
-	EXECUTE 'DROP ROLE ' || list;
+	PERFORM scaivault.own_accounts(accounts, true);
+	EXECUTE (SELECT 'DROP ROLE ' || string_agg(quote_ident(n.account), ', ') FROM unnest(accounts) n(account));
 END $$;
 
 CREATE OR REPLACE FUNCTION scaivault.create_group(grp text, mark text) RETURNS void
