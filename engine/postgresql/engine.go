@@ -69,7 +69,8 @@ type Engine struct {
 	root   rootLogin
 	groups map[string]*groupState // of each role that was used here, by the role's name
 
-	late lateLook
+	gatherer gatherer
+	late     lateLook
 }
 
 // traits are what the source is and what root may do there, as found at Open.
