@@ -254,9 +254,13 @@ func (c *conn) sourceTime(t time.Time) time.Time {
 
 // run sends SQL as one message, which is one transaction if it holds several
 // statements and no transaction is open. With an error come the results of the
-// statements before the one that failed.
+// statements before the one that failed; errNotSent says that the source never
+// saw the message.
 func (c *conn) run(ctx context.Context, sql string) (results, error) {
 	c.notices = c.notices[:0]
+	if c.pg.IsClosed() || ctx.Err() != nil {
+		return nil, errNotSent
+	}
 	answers, err := c.pg.Exec(ctx, sql).ReadAll()
 	c.usedAt = time.Now()
 	if n := len(answers); err != nil && n > 0 && answers[n-1].Err != nil {
@@ -264,6 +268,10 @@ func (c *conn) run(ctx context.Context, sql string) (results, error) {
 	}
 	return answers, err
 }
+
+// errNotSent is told by ourselves: pgconn.SafeToRetry also holds for a
+// connection that broke while the answer was read.
+var errNotSent = errors.New("the connection was closed, or the time was over, before anything was sent")
 
 // close ends the connection without waiting for the source.
 func (c *conn) close() {

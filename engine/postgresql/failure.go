@@ -115,7 +115,7 @@ func sentError(attempt string, err error, secrets ...statement.Secret) error {
 	}
 	var pg *pgconn.PgError
 	if !errors.As(err, &pg) {
-		if pgconn.SafeToRetry(err) {
+		if errors.Is(err, errNotSent) {
 			return unreachable(attempt+": the connection was lost before anything was sent", err)
 		}
 		return uncertain(attempt+": the source did not answer, so it may have been done", err)
