@@ -15,7 +15,7 @@ import (
 // Revoke kills a credential: dead is nil when it is dead at the source, also for one that was
 // before; else the lease as it stands after wait, which is tried until it is dead.
 func (m *Manager) Revoke(ctx context.Context, c *access.Caller, id string, wait time.Duration) (pending *api.Lease, err error) {
-	l, err := m.visible(ctx, c, "dynamic_revoke", id)
+	l, err := m.visible(ctx, c, "dynamic_revoke", id, access.ScopeDynamicGenerate, access.ScopeDynamicManage)
 	if err != nil {
 		return nil, err
 	}
@@ -148,8 +148,8 @@ func (m *Manager) RevokeBy(ctx context.Context, c *access.Caller, req api.Revoke
 	err = pass.Write(ctx, func(tx store.Tx, cfg *store.Config) error {
 		if req.Engine != "" {
 			e, err := m.sources.Engine(cfg, c.Tenant, req.Engine)
-			if err != nil {
-				return err
+			if err != nil { // who does not manage it is not told whether there is one
+				return orElse(pass.Check(access.Right{Scope: access.ScopeDynamicManage, Permission: "dynamic:manage", Path: "dynamic/" + req.Engine}), err)
 			}
 			fence.EngineID = e.ID
 		}
