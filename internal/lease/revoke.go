@@ -219,6 +219,7 @@ func (m *Manager) Await(ctx context.Context, f *store.Fence, wait time.Duration)
 	deadline, pause := time.Now().Add(wait), 5*time.Millisecond
 	for {
 		result := api.RevokeResult{Matched: f.Matched}
+		asked := time.Now()
 		err := m.store.Read(ctx, func(r store.Reader) (err error) {
 			result.Pending, result.PendingLeases, err = r.FencePending(f, 100)
 			return err
@@ -226,6 +227,7 @@ func (m *Manager) Await(ctx context.Context, f *store.Fence, wait time.Duration)
 		if err != nil {
 			return result, err
 		}
+		took := time.Since(asked)
 		result.Revoked = result.Matched - result.Pending
 		if result.Pending == 0 || !time.Now().Before(deadline) || m.ctx.Err() != nil {
 			return result, nil
@@ -236,7 +238,8 @@ func (m *Manager) Await(ctx context.Context, f *store.Fence, wait time.Duration)
 			deadline = time.Now()
 		case <-m.ctx.Done():
 		}
-		pause = min(2*pause, 250*time.Millisecond)
+		// The look costs in proportion to what is left: it takes at most a fifth of the time.
+		pause = max(min(2*pause, 250*time.Millisecond), 4*took)
 	}
 }
 
