@@ -493,3 +493,14 @@ func (s secrets) AddVersion(store.Tx, string, string, map[string]statement.Secre
 }
 
 func (s secrets) Announce(string, string, int) {}
+
+// wantEntryFailed wants a failed entry of the action for the lease.
+func (w *world) wantEntryFailed(action, leaseID string) {
+	w.t.Helper()
+	for _, e := range w.entries() {
+		if e.Action == action && !e.Success && e.ExtraData["lease_id"] == leaseID {
+			return
+		}
+	}
+	w.t.Fatalf("no failed entry %s", action)
+}
