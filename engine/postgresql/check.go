@@ -20,7 +20,7 @@ func (e *Engine) Check(ctx context.Context) engine.Health {
 	ctx, cancel := e.operation(ctx)
 	defer cancel()
 	h := engine.Health{Status: "healthy"}
-	err := e.pool.with(ctx, revoking, e.database(), func(c *conn) error {
+	err := e.pool.with(ctx, revoking, e.main(), func(c *conn) error {
 		h.TLS = c.protection(e.tlsMode)
 		start := time.Now()
 		if err := c.compareClocks(ctx); err != nil {
@@ -65,7 +65,7 @@ func (e *Engine) missingGrants(t traits) []string {
 	if t.superuser {
 		return nil
 	}
-	if !t.createRole && !t.functions {
+	if !t.createRole && !t.functions && len(t.makers) == 0 {
 		missing = append(missing, "root can make no roles: ALTER ROLE "+root+" CREATEROLE; or install the functions of setup-sql")
 	}
 	if !t.inherit {
@@ -118,7 +118,7 @@ func (e *Engine) costs(ctx context.Context, c *conn, t traits) ([]string, error)
 	if err != nil {
 		return nil, err
 	}
-	if made >= warnAt && t.version >= 160000 && !t.superuser && !t.functions {
+	if made >= warnAt && t.version >= 160000 && !t.superuser && !t.functions && len(t.makers) == 0 {
 		warnings = append(warnings, fmt.Sprintf("root made %d live roles, and on PostgreSQL 16 and later each creation and drop costs about %.1f ms more for it (2.4 ms per thousand): install the functions of setup-sql", made, 2.4*float64(made)/1000))
 	}
 	direct, err := strconv.Atoi(answer.rows(1)[0][0])

@@ -30,6 +30,7 @@ func TestConformance(t *testing.T) {
 		{17, createRole, statements},
 		{17, definer, readItems},
 		{18, createRole, readItems},
+		{16, makers, readItems},
 	} {
 		form := "privileges"
 		if v.form == statements {

@@ -90,12 +90,15 @@ func (c *connector) limitTransactions(version int) {
 	}
 }
 
-// connect opens a connection to a database and compares the clocks.
-func (c *connector) connect(ctx context.Context, database string) (*conn, error) {
+// connect opens a connection and compares the clocks.
+func (c *connector) connect(ctx context.Context, at place) (*conn, error) {
 	cfg := c.base.Copy()
-	cfg.Database = database
+	cfg.Database = at.database
 	cfg.RuntimeParams = maps.Clone(c.settings)
-	opened := &conn{database: database}
+	if at.maker != "" {
+		cfg.RuntimeParams["role"] = at.maker // as an option: SET ROLE would look through all of root's memberships
+	}
+	opened := &conn{place: at}
 	cfg.OnNotice = func(_ *pgconn.PgConn, n *pgconn.Notice) { opened.notices = append(opened.notices, n) }
 	pg, err := pgconn.ConnectConfig(ctx, cfg)
 	if err != nil {
@@ -222,11 +225,11 @@ func printable(name string, limit int) string {
 
 // conn is one connection. It is used by one goroutine at a time.
 type conn struct {
-	pg       *pgconn.PgConn
-	database string
-	offset   time.Duration // the source's clock minus ours; never more than it is
-	usedAt   time.Time
-	notices  []*pgconn.Notice // of the present message
+	place
+	pg      *pgconn.PgConn
+	offset  time.Duration // the source's clock minus ours; never more than it is
+	usedAt  time.Time
+	notices []*pgconn.Notice // of the present message
 }
 
 // compareClocks takes the time of the source. Measured against the moment the

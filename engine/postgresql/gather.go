@@ -25,9 +25,12 @@ const (
 // nobody waits, a creation goes alone and at once.
 type gatherer struct {
 	mu      sync.Mutex
-	waiting map[string][]*creating // by group
-	writers map[string]int
+	waiting map[gathering][]*creating
+	writers map[gathering]int
 }
+
+// gathering is what the members of one message have in common.
+type gathering struct{ group, maker string }
 
 // creating is one member to be made.
 type creating struct {
@@ -45,10 +48,10 @@ type creating struct {
 // gather makes a member, possibly together with others.
 func (e *Engine) gather(ctx context.Context, n *creating) (uint32, error) {
 	n.done = make(chan struct{})
-	g, group := &e.gatherer, n.recipe.Group
+	g, group := &e.gatherer, gathering{n.recipe.Group, n.recipe.Maker}
 	g.mu.Lock()
 	if g.waiting == nil {
-		g.waiting, g.writers = map[string][]*creating{}, map[string]int{}
+		g.waiting, g.writers = map[gathering][]*creating{}, map[gathering]int{}
 	}
 	g.waiting[group] = append(g.waiting[group], n)
 	if g.writers[group] < e.writersPerGroup() {
@@ -81,7 +84,7 @@ func (e *Engine) writersPerGroup() int {
 }
 
 // write makes what waits for a group, until nothing does.
-func (e *Engine) write(group string) {
+func (e *Engine) write(group gathering) {
 	g := &e.gatherer
 	for {
 		g.mu.Lock()
@@ -118,7 +121,7 @@ func (e *Engine) writeBatch(batch []*creating) {
 	ctx, cancel = context.WithDeadline(ctx, deadline)
 	defer cancel()
 	err := e.insist(ctx, func() error {
-		return e.pool.with(ctx, issuing, e.database(), func(c *conn) error { return e.createMembers(ctx, c, batch, deadline) })
+		return e.pool.with(ctx, issuing, e.mainOf(batch[0].recipe), func(c *conn) error { return e.createMembers(ctx, c, batch, deadline) })
 	})
 	if err != nil && len(batch) > 1 && kindOf(err) != engine.Uncertain && kindOf(err) != engine.Unreachable && time.Now().Before(deadline) {
 		for _, n := range batch {

@@ -87,11 +87,11 @@ func (e *Engine) PrepareRole(ctx context.Context, roleName string, er engine.Rol
 // refuse it in words of its own.
 func (e *Engine) mayMake(r *role) error {
 	root := statement.QuoteIdent(e.root.username)
-	if e.traits.superuser || e.traits.createRole || r.grouped() && e.traits.functions {
+	if e.traits.superuser || e.traits.createRole || r.grouped() && (e.traits.functions || len(e.makers()) > 0) {
 		return nil
 	}
-	if e.traits.functions {
-		return invalid("creation_statements need a root with CREATEROLE, and this one has only the functions of the setup: use privileges, or run ALTER ROLE %s CREATEROLE", root)
+	if e.traits.functions || len(e.makers()) > 0 {
+		return invalid("creation_statements need a root with CREATEROLE, and this one makes roles only through functions or makers: use privileges, or run ALTER ROLE %s CREATEROLE", root)
 	}
 	return invalid("root cannot make roles: run ALTER ROLE %s CREATEROLE, or install the functions that setup-sql prints", root)
 }
@@ -120,7 +120,7 @@ func (e *Engine) rehearse(ctx context.Context, roleName string, r *role) ([]stri
 		return nil, err
 	}
 	err = e.insist(ctx, func() error {
-		return e.pool.with(ctx, issuing, e.database(), func(c *conn) error {
+		return e.pool.with(ctx, issuing, e.main(), func(c *conn) error {
 			defer c.run(ctx, "ROLLBACK; DISCARD ALL") //nolint:errcheck // a connection on which it fails is not used again
 			if _, err := c.guarded(ctx, "try the creation statements", []fence{e.sameServer()}, message("BEGIN", lockGrants), verifier); err != nil {
 				return err
@@ -268,8 +268,13 @@ func (e *Engine) forgetGroup(name string) {
 // every database. Strict, it fails for every right that root cannot give; else
 // objects that came later and that root may not grant are passed over.
 func (e *Engine) makeGroup(ctx context.Context, name string, r *role, strict bool) (warnings []string, err error) {
-	for i, database := range append([]string{e.database()}, e.config.Databases...) {
-		err := e.pool.with(ctx, issuing, database, func(c *conn) error {
+	if len(e.makers()) > 0 {
+		if err := e.makeMakersGroup(ctx, name); err != nil {
+			return nil, err
+		}
+	}
+	for i, database := range append([]string{e.main().database}, e.config.Databases...) {
+		err := e.pool.with(ctx, issuing, place{database: database}, func(c *conn) error {
 			w := groupWork{e: e, c: c, name: name, role: r, strict: strict}
 			if i == 0 {
 				w.create = true

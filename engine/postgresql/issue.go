@@ -46,7 +46,7 @@ func (e *Engine) Plan(_ context.Context, r engine.PlanRequest) (*engine.Plan, er
 	}
 	if ro.grouped() {
 		rec.Group = e.groupName(r.RoleName, ro)
-		rec.Functions = e.traits.functions
+		rec.Functions, rec.Maker = e.traits.functions, e.nextMaker()
 	}
 	d := &draft{recipe: rec}
 	if ro.PasswordForm == passwordScram {
@@ -120,7 +120,7 @@ func (e *Engine) create(ctx context.Context, p *engine.Plan, r *role, rec recipe
 		return e.createMember(ctx, &creating{plan: p, role: r, recipe: rec, verifier: verifier})
 	}
 	err = e.insist(ctx, func() error {
-		return e.pool.with(ctx, issuing, e.database(), func(c *conn) error {
+		return e.pool.with(ctx, issuing, e.main(), func(c *conn) error {
 			oid, err = e.createByStatements(ctx, c, p, r, rec, verifier)
 			return err
 		})
@@ -134,7 +134,7 @@ func (e *Engine) createMember(ctx context.Context, n *creating) (uint32, error) 
 		return e.gather(ctx, n)
 	}
 	err := e.insist(ctx, func() error {
-		return e.pool.with(ctx, issuing, e.database(), func(c *conn) error {
+		return e.pool.with(ctx, issuing, e.mainOf(n.recipe), func(c *conn) error {
 			return e.createMembers(ctx, c, []*creating{n}, n.plan.Deadline)
 		})
 	})

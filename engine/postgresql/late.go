@@ -56,7 +56,7 @@ func (e *Engine) lookLate() {
 	}
 	ctx, cancel := e.operation(context.Background())
 	defer cancel()
-	err := e.inMain(ctx, func(c *conn) error {
+	err := e.inMain(ctx, e.main(), func(c *conn) error {
 		answer, err := c.guarded(ctx, "look for late sessions", nil, "SELECT DISTINCT usesysid FROM pg_stat_activity WHERE usesysid IN ("+strings.Join(list, ",")+")")
 		if err != nil {
 			return err

@@ -1,6 +1,7 @@
 package postgresql
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"slices"
@@ -50,11 +51,18 @@ func (e *Engine) RevokeBatch(ctx context.Context, rs []engine.Recipe) []engine.R
 			live = append(live, v)
 		}
 	}
-	slices.SortFunc(live, func(a, b *victim) int { return strings.Compare(a.recipe.Username, b.recipe.Username) })
-	for chunk := range slices.Chunk(live, batchSize) {
-		e.revokeChunk(ctx, chunk)
+	slices.SortFunc(live, func(a, b *victim) int {
+		return cmp.Or(strings.Compare(a.recipe.Maker, b.recipe.Maker), strings.Compare(a.recipe.Username, b.recipe.Username))
+	})
+	for len(live) > 0 {
+		n := 1 // of one maker, who alone may end them
+		for n < min(len(live), batchSize) && live[n].recipe.Maker == live[0].recipe.Maker {
+			n++
+		}
+		e.revokeChunk(ctx, live[:n])
+		live = live[n:]
 	}
-	e.retireGroups(ctx, formerGroups(live))
+	e.retireGroups(ctx, formerGroups(victims))
 
 	results := make([]engine.Result, len(rs))
 	for i, v := range victims {
@@ -101,7 +109,7 @@ func (e *Engine) tryChunk(ctx context.Context, victims []*victim) error {
 	defer cancel()
 	var hard []*victim
 	err := e.insist(ctx, func() error {
-		return e.pool.with(ctx, revoking, e.database(), func(c *conn) error {
+		return e.pool.with(ctx, revoking, e.mainOf(victims[0].recipe), func(c *conn) error {
 			b := batch{e: e, c: c}
 			var err error
 			hard, err = b.run(ctx, victims)

@@ -33,11 +33,11 @@ func (e *Engine) SetRoot(ctx context.Context, candidate map[string]statement.Sec
 	ctx, cancel := e.operation(ctx)
 	defer cancel()
 	proof := e.pool.connector.as(login)
-	if c, err := proof.connect(ctx, e.database()); err == nil {
+	if c, err := proof.connect(ctx, e.main()); err == nil {
 		c.close() // done before
 	} else {
 		verifier := statement.Secret(statement.ScramSHA256(login.password, *e.config.ScramIterations, nil))
-		err := e.inMain(ctx, func(c *conn) error {
+		err := e.inMain(ctx, e.main(), func(c *conn) error {
 			_, err := c.guarded(ctx, attempt, []fence{e.sameServer()}, message(
 				// Two nodes must not take turns: the last to commit would win at
 				// the source, and another in the store.
@@ -48,7 +48,7 @@ func (e *Engine) SetRoot(ctx context.Context, candidate map[string]statement.Sec
 		if err != nil {
 			return plain(err)
 		}
-		c, err := proof.connect(ctx, e.database())
+		c, err := proof.connect(ctx, e.main())
 		if err != nil {
 			return uncertain(attempt+": the source took the new password and refuses it", err)
 		}
