@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 
@@ -51,13 +50,6 @@ func (e *Engine) dismantle(ctx context.Context, v *victim) error {
 	return plainOrNil(e.finish(ctx, v, residue))
 }
 
-func plainOrNil(err error) error {
-	if err == nil {
-		return nil
-	}
-	return plain(err)
-}
-
 // inMain runs f on a revoking connection to the engine's own database.
 func (e *Engine) inMain(ctx context.Context, at place, f func(*conn) error) error {
 	return e.insist(ctx, func() error { return e.pool.with(ctx, revoking, at, f) })
@@ -69,7 +61,7 @@ func (e *Engine) endSessions(ctx context.Context, c *conn, oid uint32) error {
 	if oid == 0 {
 		return nil
 	}
-	id := strconv.FormatUint(uint64(oid), 10)
+	id := oidText(oid)
 	deadline := time.Now().Add(sessionPatience)
 	for pause := 5 * time.Millisecond; ; pause = min(2*pause, 200*time.Millisecond) {
 		answer, err := c.guarded(ctx, "end the sessions of a credential", nil, message(
@@ -164,7 +156,7 @@ func (e *Engine) databasesOf(ctx context.Context, at place, oid uint32) ([]strin
 	err := e.inMain(ctx, at, func(c *conn) error {
 		names = names[:0]
 		answer, err := c.guarded(ctx, revokingAccount, nil, `SELECT DISTINCT coalesce(d.datname, current_database()) FROM pg_shdepend s
-			LEFT JOIN pg_database d ON d.oid = s.dbid WHERE s.refclassid = 'pg_authid'::regclass AND s.refobjid = `+strconv.FormatUint(uint64(oid), 10))
+			LEFT JOIN pg_database d ON d.oid = s.dbid WHERE s.refclassid = 'pg_authid'::regclass AND s.refobjid = `+oidText(oid))
 		if err != nil {
 			return err
 		}
@@ -253,7 +245,7 @@ func (e *Engine) leaveShell(ctx context.Context, v *victim, residue []string) er
 	name := v.recipe.Username
 	err := e.inMain(ctx, e.mainOf(v.recipe), func(c *conn) error {
 		answer, err := c.guarded(ctx, revokingAccount, nil,
-			"SELECT g.rolname FROM pg_auth_members m JOIN pg_roles g ON g.oid = m.roleid WHERE m.member = "+strconv.FormatUint(uint64(v.oid), 10))
+			"SELECT g.rolname FROM pg_auth_members m JOIN pg_roles g ON g.oid = m.roleid WHERE m.member = "+oidText(v.oid))
 		if err != nil {
 			return err
 		}

@@ -163,3 +163,28 @@ func nameTaken(err error) bool {
 	return pg.Code == codeDuplicateObject && pg.Routine == "CreateRole" ||
 		pg.Code == codeUniqueViolation && pg.ConstraintName == "pg_authid_rolname_index"
 }
+
+// plain takes the driver's error off, which is for this package only.
+func plain(err error) error {
+	var known *engine.Error
+	if errors.As(err, &known) {
+		return known
+	}
+	return sentError("use the source", err)
+}
+
+func plainOrNil(err error) error {
+	if err == nil {
+		return nil
+	}
+	return plain(err)
+}
+
+// kindOf is the kind of an error; Uncertain where it is none of ours.
+func kindOf(err error) engine.Kind {
+	var known *engine.Error
+	if errors.As(err, &known) {
+		return known.Kind
+	}
+	return engine.Uncertain
+}

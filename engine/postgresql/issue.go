@@ -158,15 +158,6 @@ func notIssued(err error) error {
 	return plain(err)
 }
 
-// plain takes the driver's error off, which is for this package only.
-func plain(err error) error {
-	var known *engine.Error
-	if errors.As(err, &known) {
-		return known
-	}
-	return sentError("use the source", err)
-}
-
 // insist repeats what failed because somebody else changed the same rows of the
 // catalogs, until the context ends. Such a failure has undone everything.
 func (e *Engine) insist(ctx context.Context, attempt func() error, more ...string) error {
@@ -254,11 +245,3 @@ func (e *Engine) accountMark(name, leaseID string) string {
 }
 
 const markPrefix = "scaivault:"
-
-func parseOID(text string) uint32 {
-	var oid uint32
-	if _, err := fmt.Sscan(text, &oid); err != nil {
-		return 0
-	}
-	return oid
-}

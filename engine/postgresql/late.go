@@ -2,7 +2,6 @@ package postgresql
 
 import (
 	"context"
-	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -52,7 +51,7 @@ func (e *Engine) lookLate() {
 
 	list := make([]string, 0, len(oids))
 	for oid := range oids {
-		list = append(list, strconv.FormatUint(uint64(oid), 10))
+		list = append(list, oidText(oid))
 	}
 	ctx, cancel := e.operation(context.Background())
 	defer cancel()

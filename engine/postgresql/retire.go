@@ -2,22 +2,11 @@ package postgresql
 
 import (
 	"context"
-	"errors"
 	"slices"
 	"strconv"
 
-	"github.com/scaivault/scaivault/engine"
 	"github.com/scaivault/scaivault/internal/statement"
 )
-
-// kindOf is the kind of an error; Uncertain where it is none of ours.
-func kindOf(err error) engine.Kind {
-	var known *engine.Error
-	if errors.As(err, &known) {
-		return known.Kind
-	}
-	return engine.Uncertain
-}
 
 // retireGroups drops groups that lost their last member and that no role of
 // this engine uses now. A group dropped too early is made again by the next
