@@ -16,7 +16,7 @@ func (b *bench) growth(ctx context.Context, r *rig) error {
 	}
 	speed := func() (comparison, error) {
 		direct, ours := r.turns(8, b.turn()/2, usual, 4096)
-		return alternate(ctx, rounds, direct, ours)
+		return warm(ctx, rounds, direct, ours)
 	}
 	b.say("PostgreSQL %s: issuing with 0 live leases", r.title())
 	empty, err := speed()
@@ -55,7 +55,7 @@ func (b *bench) cycles(ctx context.Context, r *rig) error {
 	}
 	speed := func() (comparison, error) {
 		direct, ours := r.turns(8, b.turn()/2, usual, 4096)
-		return alternate(ctx, b.rounds(), direct, ours)
+		return warm(ctx, b.rounds(), direct, ours)
 	}
 	aclBefore, err := r.aclSize(ctx)
 	if err != nil {
