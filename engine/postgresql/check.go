@@ -2,7 +2,6 @@ package postgresql
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"strconv"
 	"time"
@@ -38,13 +37,8 @@ func (e *Engine) Check(ctx context.Context) engine.Health {
 		h.Warnings, err = e.warnings(ctx, c, now)
 		return err
 	})
-	var known *engine.Error
-	switch {
-	case err == nil:
-	case errors.As(err, &known):
-		h.Error = known.Reason
-	default:
-		h.Error = plain(err).(*engine.Error).Reason //nolint:forcetypeassert // it always is
+	if err != nil {
+		h.Error = plain(err).Reason
 	}
 	switch {
 	case err == nil && len(h.MissingGrants) == 0:

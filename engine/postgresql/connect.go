@@ -52,10 +52,7 @@ func newConnector(c *config, o engine.Options, root rootLogin, certs certificate
 	base.LookupFunc = func(_ context.Context, host string) ([]string, error) { return []string{host}, nil } // Dial resolves, and checks what it resolved
 	base.ValidateConnect = pgconn.ValidateConnectTargetSessionAttrsReadWrite
 
-	places, verified, err := c.target.fallbacks(certs)
-	if err != nil {
-		return nil, err
-	}
+	places, verified := c.target.fallbacks(certs)
 	base.Host, base.Port, base.TLSConfig, base.Fallbacks = places[0].Host, places[0].Port, places[0].TLSConfig, places[1:]
 	if !verified {
 		// Who has not proven who he is gets neither the password nor a hash of
@@ -113,7 +110,7 @@ func (c *connector) connect(ctx context.Context, at place) (*conn, error) {
 
 // fallbacks are the ways to try, in order, and whether all of them verify who
 // answers.
-func (t target) fallbacks(certs certificates) (ways []*pgconn.FallbackConfig, verified bool, err error) {
+func (t target) fallbacks(certs certificates) (ways []*pgconn.FallbackConfig, verified bool) {
 	verified = t.sslmode == sslVerifyCA || t.sslmode == sslVerifyFull
 	for _, h := range t.hosts {
 		way := &pgconn.FallbackConfig{Host: h.host, Port: h.port}
@@ -125,7 +122,7 @@ func (t target) fallbacks(certs certificates) (ways []*pgconn.FallbackConfig, ve
 			ways = append(ways, &pgconn.FallbackConfig{Host: h.host, Port: h.port})
 		}
 	}
-	return ways, verified, nil
+	return ways, verified
 }
 
 func loopback(host string) bool {
@@ -147,10 +144,8 @@ func readRoot(fields map[string]statement.Secret) (rootLogin, error) {
 	return login, nil
 }
 
-// maxApplicationName is PostgreSQL's limit; it cuts longer ones.
-const maxApplicationName = 63
-
-// applicationPrefix marks every connection of one node, of all its epochs.
+// applicationPrefix marks every connection of one node, of all its epochs. With
+// the longest epoch it has the 63 bytes at which PostgreSQL cuts.
 func applicationPrefix(installation, node string) string {
 	short := installation[max(0, len(installation)-8):]
 	return "scaivault/" + printable(short, 8) + "/" + printable(node, 24) + "/"

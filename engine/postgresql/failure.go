@@ -40,12 +40,18 @@ func failure(kind engine.Kind, reason string, err error) *engine.Error {
 	return &engine.Error{Kind: kind, Reason: reason, Err: loggable(err)}
 }
 
-func unreachable(reason string, err error) error { return failure(engine.Unreachable, reason, err) }
-func busy(reason string, err error) error        { return failure(engine.Busy, reason, err) }
-func refused(reason string, err error) error     { return failure(engine.Refused, reason, err) }
-func uncertain(reason string, err error) error   { return failure(engine.Uncertain, reason, err) }
-func wrongServer(reason string, err error) error { return failure(engine.WrongServer, reason, err) }
-func misconfigured(reason string, err error) error {
+func unreachable(reason string, err error) *engine.Error {
+	return failure(engine.Unreachable, reason, err)
+}
+func busy(reason string, err error) *engine.Error    { return failure(engine.Busy, reason, err) }
+func refused(reason string, err error) *engine.Error { return failure(engine.Refused, reason, err) }
+func uncertain(reason string, err error) *engine.Error {
+	return failure(engine.Uncertain, reason, err)
+}
+func wrongServer(reason string, err error) *engine.Error {
+	return failure(engine.WrongServer, reason, err)
+}
+func misconfigured(reason string, err error) *engine.Error {
 	return failure(engine.Misconfigured, reason, err)
 }
 
@@ -108,7 +114,7 @@ func connectError(ctx context.Context, err error) error {
 // sentError maps the failure of a message that changes nothing twice: after an
 // ERROR the source has undone all of it; after anything else nobody knows.
 // Secrets are taken out of the source's words.
-func sentError(attempt string, err error, secrets ...statement.Secret) error {
+func sentError(attempt string, err error, secrets ...statement.Secret) *engine.Error {
 	var known *engine.Error
 	if errors.As(err, &known) {
 		return known
@@ -165,7 +171,7 @@ func nameTaken(err error) bool {
 }
 
 // plain takes the driver's error off, which is for this package only.
-func plain(err error) error {
+func plain(err error) *engine.Error {
 	var known *engine.Error
 	if errors.As(err, &known) {
 		return known

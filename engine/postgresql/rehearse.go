@@ -5,7 +5,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/scaivault/scaivault/engine"
 	"github.com/scaivault/scaivault/internal/statement"
 )
 
@@ -62,7 +61,7 @@ func (e *Engine) rehearseOne(ctx context.Context, c *conn, sql, name string, sec
 		if code(err) == "" || retried(err) || code(err) == codeLockNotAvailable || code(err) == codeQueryCanceled {
 			return sentError("try the creation statements", err, secrets...)
 		}
-		told = sentError("try the creation statements", err, secrets...).(*engine.Error).Reason //nolint:forcetypeassert // it always is
+		told = sentError("try the creation statements", err, secrets...).Reason
 	}
 	if statement, ok := e.grantToRoot(sql, name); ok {
 		return invalid("root cannot give what creation_statements grant (%s): run as the owner of the objects: %s", told, statement)
