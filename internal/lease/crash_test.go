@@ -34,13 +34,13 @@ func (w *world) dieAt(kind string, n int64, after bool) {
 // dieIn kills the process while a source does its work.
 func (w *world) dieIn(op string, f leasetest.Fault) {
 	p, do := w.process, once(op, f)
-	w.one.Fault = func(c leasetest.Call) leasetest.Fault {
+	w.one.SetFault(func(c leasetest.Call) leasetest.Fault {
 		f := do(c)
 		if f != (leasetest.Fault{}) {
 			p.die()
 		}
 		return f
-	}
+	})
 }
 
 // The points of the crash matrix of an issuance.
@@ -151,7 +151,7 @@ func TestCrashRenewing(t *testing.T) {
 		"N2 moved at the source":         {func(w *world) { w.dieIn("renew", leasetest.Fault{Kind: leasetest.LoseAfter}) }, false},
 		"N3 not written down":            {func(w *world) { w.dieAt("write", 2, false) }, false},
 		"N3 written down, not answered":  {func(w *world) { w.dieAt("write", 2, true) }, true},
-		"the answer of the source lost":  {func(w *world) { w.one.Fault = once("renew", leasetest.Fault{Kind: leasetest.LoseAfter}) }, false},
+		"the answer of the source lost":  {func(w *world) { w.one.SetFault(once("renew", leasetest.Fault{Kind: leasetest.LoseAfter})) }, false},
 		"the store lost between the two": {func(w *world) { failAt(w, "write", 2) }, false},
 	} {
 		t.Run(name, func(t *testing.T) {

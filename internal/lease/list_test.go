@@ -42,7 +42,7 @@ func TestGet(t *testing.T) {
 func TestList(t *testing.T) {
 	inWorld(t, func(w *world) {
 		ctx, app, other := context.Background(), w.caller("app"), w.caller("other")
-		w.one.Fault = always(leasetest.Fault{Kind: leasetest.Unreachable}, "revoke")
+		w.one.SetFault(always(leasetest.Fault{Kind: leasetest.Unreachable}, "revoke"))
 		a := w.issue(app, "one", "app").LeaseID
 		time.Sleep(time.Millisecond)
 		b := w.issue(other, "one", "fixed").LeaseID
@@ -115,7 +115,7 @@ func TestList(t *testing.T) {
 // A lease is shown as revoking from the very moment of its end, in lists too.
 func TestListAtTheEnd(t *testing.T) {
 	inWorld(t, func(w *world) {
-		w.one.Fault = always(leasetest.Fault{Delay: time.Second}, "revoke")
+		w.one.SetFault(always(leasetest.Fault{Delay: time.Second}, "revoke"))
 		made := w.issue(w.caller("app"), "one", "app", time.Minute)
 		time.Sleep(time.Until(made.ExpiresAt))
 		admin := w.caller("admin")

@@ -77,7 +77,7 @@ func TestRenewRefusals(t *testing.T) {
 		_, err = w.leases.Renew(ctx, app, "lease_00000000000000000000000000", increment(time.Hour))
 		w.wantCode(err, fault.LeaseNotFound)
 
-		w.one.Fault = always(leasetest.Fault{Kind: leasetest.Unreachable}, "revoke")
+		w.one.SetFault(always(leasetest.Fault{Kind: leasetest.Unreachable}, "revoke"))
 		_, err = w.leases.Revoke(ctx, app, made.LeaseID, 0)
 		w.must(err)
 		_, err = w.leases.Renew(ctx, app, made.LeaseID, increment(time.Hour))
@@ -88,7 +88,7 @@ func TestRenewRefusals(t *testing.T) {
 		w.wantCode(err, fault.MaxTTLReached)
 
 		past := w.issue(app, "two", "app", time.Minute)
-		w.two.Fault = always(leasetest.Fault{Delay: time.Second}, "revoke")
+		w.two.SetFault(always(leasetest.Fault{Delay: time.Second}, "revoke"))
 		time.Sleep(time.Minute)
 		_, err = w.leases.Renew(ctx, app, past.LeaseID, increment(time.Hour))
 		if code := fault.CodeOf(err); code != fault.LeaseExpired && code != fault.LeaseRevoked {
@@ -102,7 +102,7 @@ func TestRenewRefusedAtTheSource(t *testing.T) {
 	inWorld(t, func(w *world) {
 		app := w.caller("app")
 		made := w.issue(app, "one", "app")
-		w.one.Fault = once("renew", leasetest.Fault{Kind: leasetest.Refuse})
+		w.one.SetFault(once("renew", leasetest.Fault{Kind: leasetest.Refuse}))
 		_, err := w.leases.Renew(context.Background(), app, made.LeaseID, increment(4*time.Hour))
 		w.wantCode(err, fault.EngineError)
 		w.wantEntryFailed("dynamic_renew", made.LeaseID)
@@ -119,7 +119,7 @@ func TestShortenWithoutTheSource(t *testing.T) {
 	inWorld(t, func(w *world) {
 		app := w.caller("app")
 		made := w.issue(app, "one", "app")
-		w.one.Fault = always(leasetest.Fault{Kind: leasetest.Unreachable}, "renew")
+		w.one.SetFault(always(leasetest.Fault{Kind: leasetest.Unreachable}, "renew"))
 		l, err := w.leases.Renew(context.Background(), app, made.LeaseID, ttl(time.Minute))
 		w.must(err)
 		if !l.ExpiresAt.Equal(l.IssuedAt.Add(time.Minute)) {
@@ -135,7 +135,7 @@ func TestRevokeWhileRenewing(t *testing.T) {
 	inWorld(t, func(w *world) {
 		app := w.caller("app")
 		made := w.issue(app, "one", "app")
-		w.one.Fault = once("renew", leasetest.Fault{Delay: 5 * time.Second})
+		w.one.SetFault(once("renew", leasetest.Fault{Delay: 5 * time.Second}))
 		var wg sync.WaitGroup
 		wg.Go(func() {
 			_, err := w.leases.Renew(context.Background(), app, made.LeaseID, increment(4*time.Hour))

@@ -134,8 +134,8 @@ func newSim(w *world, seed uint64) *sim {
 		prefix: map[string]bool{}, byOwner: map[string]bool{}}
 	s.callers = []*access.Caller{w.caller("app"), w.caller("other"), w.caller("admin")}
 	s.present.Store(w.process)
-	w.one.Fault = func(c leasetest.Call) leasetest.Fault { return s.fault("one", c) }
-	w.two.Fault = func(c leasetest.Call) leasetest.Fault { return s.fault("two", c) }
+	w.one.SetFault(func(c leasetest.Call) leasetest.Fault { return s.fault("one", c) })
+	w.two.SetFault(func(c leasetest.Call) leasetest.Fault { return s.fault("two", c) })
 	return s
 }
 

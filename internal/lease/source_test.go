@@ -91,7 +91,7 @@ func TestAbandon(t *testing.T) {
 	inWorld(t, func(w *world) {
 		ctx, app, admin := context.Background(), w.caller("app"), w.caller("admin")
 		a, b, other := w.issue(app, "one", "app"), w.issue(app, "one", "app"), w.issue(app, "two", "app")
-		w.one.Fault = always(leasetest.Fault{Kind: leasetest.Unreachable})
+		w.one.SetFault(always(leasetest.Fault{Kind: leasetest.Unreachable}))
 		yes := api.AbandonRequest{Reason: "the machine burnt", Confirm: "one"}
 		_, err := w.leases.Abandon(ctx, w.caller("admin", "dynamic:manage"), "one", yes)
 		w.wantCode(err, fault.InsufficientScope)
@@ -124,7 +124,7 @@ func TestAbandon(t *testing.T) {
 func TestAbandonWhileIssuing(t *testing.T) {
 	inWorld(t, func(w *world) {
 		app, admin := w.caller("app"), w.caller("admin")
-		w.one.Fault = once("issue", leasetest.Fault{Delay: 5 * time.Second})
+		w.one.SetFault(once("issue", leasetest.Fault{Delay: 5 * time.Second}))
 		done := make(chan error, 1)
 		go func() {
 			_, err := w.tryIssue(app, "one", "app")
@@ -192,7 +192,7 @@ func TestDeleteEngine(t *testing.T) {
 		made := w.issue(app, "one", "app")
 		_, err := w.sources.DeleteEngine(ctx, admin, "one", false, time.Second)
 		w.wantCode(err, fault.EngineInUse)
-		w.one.Fault = always(leasetest.Fault{Kind: leasetest.Unreachable})
+		w.one.SetFault(always(leasetest.Fault{Kind: leasetest.Unreachable}))
 		still, err := w.sources.DeleteEngine(ctx, admin, "one", true, 5*time.Second)
 		w.must(err)
 		if still == nil || still.Status != api.EngineDeleting {
@@ -200,7 +200,7 @@ func TestDeleteEngine(t *testing.T) {
 		}
 		_, err = w.tryIssue(app, "one", "app")
 		w.wantCode(err, fault.EngineInUse)
-		w.one.Fault = nil
+		w.one.SetFault(nil)
 		time.Sleep(10 * time.Second)
 		w.wantDead(made.LeaseID, api.ReasonEngineDeleted)
 		_, err = w.sources.GetEngine(ctx, admin, "one")
@@ -235,7 +235,7 @@ func TestDeleteRole(t *testing.T) {
 		made, other := w.issue(app, "one", "app"), w.issue(app, "one", "fixed")
 		_, err := w.sources.DeleteRole(ctx, admin, "one", "app", false, time.Second)
 		w.wantCode(err, fault.RoleInUse)
-		w.one.Fault = always(leasetest.Fault{Kind: leasetest.Unreachable}, "revoke")
+		w.one.SetFault(always(leasetest.Fault{Kind: leasetest.Unreachable}, "revoke"))
 		still, err := w.sources.DeleteRole(ctx, admin, "one", "app", true, time.Second)
 		w.must(err)
 		if still == nil {
@@ -243,7 +243,7 @@ func TestDeleteRole(t *testing.T) {
 		}
 		_, err = w.sources.PatchRole(ctx, admin, "one", "app", []byte(`{"max_leases": 5}`))
 		w.wantCode(err, fault.RoleInUse)
-		w.one.Fault = nil
+		w.one.SetFault(nil)
 		time.Sleep(10 * time.Second)
 		w.wantDead(made.LeaseID, api.ReasonRoleDeleted)
 		_, err = w.sources.GetRole(ctx, admin, "one", "app")
@@ -260,16 +260,16 @@ func TestMoveEngine(t *testing.T) {
 		patch := &api.EnginePatch{Config: map[string]json.RawMessage{"host": json.RawMessage(`"two"`)}}
 		_, _, err := w.sources.PatchEngine(ctx, admin, "one", patch, false, time.Second)
 		w.wantCode(err, fault.EngineInUse)
-		w.one.Fault = always(leasetest.Fault{Kind: leasetest.Unreachable}, "revoke")
+		w.one.SetFault(always(leasetest.Fault{Kind: leasetest.Unreachable}, "revoke"))
 		_, moving, err := w.sources.PatchEngine(ctx, admin, "one", patch, true, time.Second)
 		w.must(err)
 		if !moving {
 			t.Fatal("moved before its leases were dead")
 		}
-		w.one.Fault = nil
+		w.one.SetFault(nil)
 		time.Sleep(10 * time.Second)
 		w.wantDead(made.LeaseID, api.ReasonRevoked)
-		w.one.Fault = always(leasetest.Fault{Kind: leasetest.Refuse})
+		w.one.SetFault(always(leasetest.Fault{Kind: leasetest.Refuse}))
 		second := w.issue(app, "one", "app")
 		if !w.two.CanLogin(second.Data["username"]) {
 			t.Error("not on the new server")
@@ -316,7 +316,7 @@ func TestRoleTest(t *testing.T) {
 			}
 		}
 		w.wantAccounts(0)
-		w.one.Fault = always(leasetest.Fault{Kind: leasetest.Refuse}, "issue")
+		w.one.SetFault(always(leasetest.Fault{Kind: leasetest.Refuse}, "issue"))
 		report, err := w.leases.TestRole(ctx, admin, "one", "app", 10*time.Second)
 		w.must(err)
 		if report.OK || len(report.Steps) != 1 || report.Steps[0].Error == "" {

@@ -30,7 +30,7 @@ func TestRetryIsPunctual(t *testing.T) {
 	inWorld(t, func(w *world) {
 		app := w.caller("app")
 		made := w.issue(app, "one", "app")
-		w.one.Fault = once("revoke", leasetest.Fault{Kind: leasetest.Busy})
+		w.one.SetFault(once("revoke", leasetest.Fault{Kind: leasetest.Busy}))
 		pending, err := w.leases.Revoke(context.Background(), app, made.LeaseID, 0)
 		w.must(err)
 		if pending == nil {
@@ -50,7 +50,7 @@ func TestDeadSourceDelaysNobodyElse(t *testing.T) {
 			dead = append(dead, w.issue(app, "one", "app", time.Minute))
 			living = append(living, w.issue(app, "two", "app", time.Minute))
 		}
-		w.one.Fault = always(leasetest.Fault{Delay: time.Hour}) // answers nothing at all
+		w.one.SetFault(always(leasetest.Fault{Delay: time.Hour})) // answers nothing at all
 		time.Sleep(time.Minute + 100*time.Millisecond)
 		for _, c := range living {
 			w.wantDead(c.LeaseID, api.ReasonExpired)
@@ -60,7 +60,7 @@ func TestDeadSourceDelaysNobodyElse(t *testing.T) {
 		if n := w.one.Count("revoke") - before; n > 200 {
 			t.Errorf("%d attempts at a dead source in half an hour", n)
 		}
-		w.one.Fault = nil
+		w.one.SetFault(nil)
 		time.Sleep(30 * time.Second)
 		for _, c := range dead {
 			w.wantDead(c.LeaseID, api.ReasonExpired)
@@ -123,7 +123,7 @@ func TestIssueFails(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			inWorld(t, func(w *world) {
-				w.one.Fault = once("issue", tt.f)
+				w.one.SetFault(once("issue", tt.f))
 				app := w.caller("app")
 				_, err := w.tryIssue(app, "one", "app")
 				w.wantCode(err, tt.want)
@@ -144,7 +144,7 @@ func TestIssueFails(t *testing.T) {
 func TestNameTaken(t *testing.T) {
 	inWorld(t, func(w *world) {
 		app := w.caller("app")
-		w.one.Fault = once("issue", leasetest.Fault{Kind: leasetest.Taken})
+		w.one.SetFault(once("issue", leasetest.Fault{Kind: leasetest.Taken}))
 		made := w.issue(app, "one", "app")
 		if taken := w.one.Taken(); len(taken) != 1 || !w.one.CanLogin(taken[0]) || taken[0] == made.Data["username"] {
 			t.Errorf("taken: %v", taken)
@@ -152,7 +152,7 @@ func TestNameTaken(t *testing.T) {
 		if l := w.row(made.LeaseID); l.Username != made.Data["username"] || !w.one.CanLogin(l.Username) {
 			t.Errorf("%+v", l)
 		}
-		w.one.Fault = always(leasetest.Fault{Kind: leasetest.Taken}, "issue")
+		w.one.SetFault(always(leasetest.Fault{Kind: leasetest.Taken}, "issue"))
 		_, err := w.tryIssue(app, "one", "app")
 		w.wantCode(err, fault.EngineError)
 		time.Sleep(time.Hour + time.Second)
