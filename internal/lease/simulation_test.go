@@ -25,7 +25,7 @@ var (
 	oneSeed  = flag.Uint64("seed", 0, "run the simulation of this seed only")
 	seeds    = flag.Int("seeds", 0, "run this many seeds, beginning at -first; 0: as many as fit into -simtime")
 	first    = flag.Uint64("first", 1, "the first seed")
-	simTime  = flag.Duration("simtime", 40*time.Second, "how long to go on with seeds when -seeds is 0")
+	simTime  = flag.Duration("simtime", 30*time.Second, "how long to go on with seeds when -seeds is 0")
 	simQuiet = 25 * time.Minute // covers the longest backoff, both late looks after it, and once more
 )
 

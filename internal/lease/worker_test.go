@@ -185,6 +185,9 @@ func TestIssueRefusals(t *testing.T) {
 		_, err = w.tryIssue(w.caller("app", "dynamic:read"), "one", "app")
 		w.wantCode(err, fault.InsufficientScope)
 
+		_, err = w.leases.Issue(context.Background(), app, "one", "app", api.CredsRequest{Metadata: map[string]string{"": "x"}}, nil)
+		w.wantCode(err, fault.InvalidRequest)
+
 		w.issue(app, "one", "few")
 		second := w.issue(app, "one", "few")
 		_, err = w.tryIssue(app, "one", "few")

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"io/fs"
+	"log/slog"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -26,8 +27,6 @@ import (
 	"github.com/scaivault/scaivault/internal/statement"
 	"github.com/scaivault/scaivault/internal/store"
 	"github.com/scaivault/scaivault/internal/store/sqlite"
-
-	"log/slog"
 )
 
 const (
@@ -149,6 +148,14 @@ var template = sync.OnceValues(func() (string, error) {
 	return dir, err
 })
 
+func TestMain(m *testing.M) {
+	code := m.Run()
+	if dir, err := template(); err == nil {
+		_ = os.RemoveAll(dir)
+	}
+	os.Exit(code)
+}
+
 func fill(dir string) error {
 	s, err := sqlite.Open(context.Background(), sqlite.Config{Dir: dir, Chain: chain})
 	if err != nil {
@@ -193,18 +200,17 @@ func fill(dir string) error {
 		if _, err := w.sources.CreateEngine(context.Background(), admin, &api.EngineRequest{Name: name, Type: "fake", Config: raw}); err != nil {
 			return err
 		}
-		for role, doc := range map[string]string{
-			"app":   `{"name": "app", "default_ttl": "1h", "max_ttl": "8h", "grants": "all"}`,
-			"short": `{"name": "short", "default_ttl": "30s", "max_ttl": "40s", "grants": "all"}`,
-			"tied":  `{"name": "tied", "default_ttl": "1h", "tie_to_token": true}`,
-			"few":   `{"name": "few", "max_leases": 2}`,
-			"fixed": `{"name": "fixed", "renewable": false}`,
-			"sim":   `{"name": "sim", "default_ttl": "2m", "max_ttl": "1h"}`,
+		for _, doc := range []string{
+			`{"name": "app", "default_ttl": "1h", "max_ttl": "8h", "grants": "all"}`,
+			`{"name": "short", "default_ttl": "30s", "max_ttl": "40s", "grants": "all"}`,
+			`{"name": "tied", "default_ttl": "1h", "tie_to_token": true}`,
+			`{"name": "few", "max_leases": 2}`,
+			`{"name": "fixed", "renewable": false}`,
+			`{"name": "sim", "default_ttl": "2m", "max_ttl": "1h"}`,
 		} {
 			if _, err := w.sources.CreateRole(context.Background(), admin, name, []byte(doc)); err != nil {
 				return err
 			}
-			_ = role
 		}
 	}
 	w.sources.Close()

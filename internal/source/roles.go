@@ -330,7 +330,7 @@ func (s *Service) newRole(e *Engine, req *api.RoleRequest, spec json.RawMessage)
 			return nil, fault.New(fault.InvalidDuration, "the role's default_ttl %s is longer than its max_ttl %s", *doc.DefaultTTL, api.Duration(longest)).With("max_ttl", api.Duration(longest).String())
 		}
 	}
-	if err := checkMetadata(doc.Metadata); err != nil {
+	if err := CheckMetadata(doc.Metadata); err != nil {
 		return nil, err
 	}
 	var err error
