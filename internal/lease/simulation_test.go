@@ -16,7 +16,6 @@ import (
 	"github.com/scaivault/scaivault/api"
 	"github.com/scaivault/scaivault/internal/access"
 	"github.com/scaivault/scaivault/internal/lease/leasetest"
-	"github.com/scaivault/scaivault/internal/store"
 )
 
 var (
