@@ -151,12 +151,14 @@ func (b *bench) measure(ctx context.Context) error {
 				with("issue", b.issue)
 				with("prefix", b.prefix)
 			}
-			with("revoke", b.revoke)
+			if way != postgresql.SetupMakers {
+				with("revoke", b.revoke)
+			}
 			if major < 16 {
 				with("grants", b.grants)
-				with("age", b.cycles)
+				with("age", b.twoRigs(b.cycles))
 			} else {
-				with("age", b.growth)
+				with("age", b.twoRigs(b.growth))
 			}
 		}
 	}
@@ -174,12 +176,12 @@ func (b *bench) measure(ctx context.Context) error {
 
 // ways are the set-ups of root to measure. Before 16 a root with CREATEROLE
 // costs the same however many accounts live; since then it does not, and the
-// functions are what is recommended.
+// functions are what is recommended, or makers where no superuser is to be had.
 func ways(major int) []string {
 	if major < 16 {
 		return []string{postgresql.SetupCreateRole}
 	}
-	return []string{postgresql.SetupDefiner, postgresql.SetupCreateRole}
+	return []string{postgresql.SetupDefiner, postgresql.SetupMakers, postgresql.SetupCreateRole}
 }
 
 func recommended(major int) string { return ways(major)[0] }

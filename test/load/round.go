@@ -74,6 +74,7 @@ func drive(ctx context.Context, callers int, t task, more func() bool) (sample, 
 type side func(context.Context) (sample, error)
 
 // comparison holds the turns of both sides; turns of one index are neighbours.
+// Where two sources are compared, direct is the younger.
 type comparison struct{ direct, ours []sample }
 
 // alternate gives both sides turns.
