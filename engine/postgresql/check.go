@@ -74,6 +74,9 @@ func (e *Engine) warnings(ctx context.Context, c *conn, t traits) ([]string, err
 	if t.superuser {
 		warnings = append(warnings, "root is a superuser: whoever gets its password owns the server. setup-sql prints a root with less")
 	}
+	if t.functions != e.traits.functions || len(t.makers) != len(e.traits.makers) {
+		warnings = append(warnings, "the set-up at the source has changed since the engine was opened: save the engine once more, unchanged, to use it")
+	}
 	if !t.signal {
 		warnings = append(warnings, "a session whose login was under way when its account was dropped could not be ended: GRANT pg_signal_backend TO "+root)
 	}

@@ -3,7 +3,6 @@ package postgresql
 import (
 	"context"
 	"slices"
-	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -145,20 +144,16 @@ func (e *Engine) createMembers(ctx context.Context, c *conn, batch []*creating, 
 			name: n.recipe.Username, verifier: n.verifier, until: c.sourceTime(n.plan.ExpiresAt),
 			group: n.recipe.Group, mark: n.recipe.Mark, asGroup: n.role.RunAsGroup,
 		})...)
-		names[i] = "(" + strconv.Itoa(i) + "," + statement.QuoteLiteral(n.recipe.Username) + "::name)"
+		names[i] = statement.QuoteLiteral(statement.QuoteIdent(n.recipe.Username))
 		secrets[i] = n.verifier
 	}
-	statements = append(statements, "SELECT v.i, r.oid FROM (VALUES "+strings.Join(names, ",")+") v(i, n) JOIN pg_roles r ON r.rolname = v.n")
+	statements = append(statements, "SELECT unnest(ARRAY["+strings.Join(names, ",")+"]::regrole[])::oid")
 	answer, err := c.guarded(ctx, "issue a credential", []fence{beforeDeadline(c, deadline), e.sameServer()}, message(statements...), secrets...)
 	if err != nil {
 		return err
 	}
-	for _, row := range answer.last() {
-		i, err := strconv.Atoi(row[0])
-		if err != nil {
-			return err
-		}
-		batch[i].oid = parseOID(row[1])
+	for i, row := range answer.last() {
+		batch[i].oid = parseOID(row[0])
 	}
 	return nil
 }
