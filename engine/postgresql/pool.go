@@ -28,6 +28,8 @@ type pool struct {
 	all      chan struct{} // one token per connection in use
 	issuing  chan struct{} // one token per connection used for issuing
 
+	logins sync.RWMutex // held by who logs in; alone, while the root's password changes
+
 	mu        sync.Mutex
 	connector *connector
 	idle      []*conn // the last used at the end
@@ -183,15 +185,25 @@ func (p *pool) forget(gone map[uint32]time.Time) {
 	}
 }
 
-// replace makes later connections in another way. Open ones stay: a changed
+// change makes later connections in another way once f, which changes the
+// password at the source, has succeeded. Nobody logs in meanwhile: it would be
+// with a password that may be the former one. Open connections stay, a changed
 // password does not end them.
-func (p *pool) replace(c *connector) {
+func (p *pool) change(c *connector, f func() error) error {
+	p.logins.Lock()
+	defer p.logins.Unlock()
+	if err := f(); err != nil {
+		return err
+	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.connector = c
+	return nil
 }
 
 func (p *pool) connect(ctx context.Context, at place) (*conn, error) {
+	p.logins.RLock()
+	defer p.logins.RUnlock()
 	p.mu.Lock()
 	connector := p.connector
 	p.mu.Unlock()

@@ -49,8 +49,8 @@ type Setup struct {
 	Way      string   // SetupDefiner, SetupMakers or SetupCreateRole; SetupDefiner where empty
 }
 
-// SetupSQL gives the statements that an administrator runs once, as a superuser
-// and connected to the database. They can be run again.
+// SetupSQL gives the statements that an administrator runs once, connected to
+// the database. They can be run again.
 func SetupSQL(s Setup) (string, error) {
 	if s.Root == "" || s.Database == "" {
 		return "", fault.New(fault.InvalidRequest, "print the set-up: name the root and the database")
@@ -72,7 +72,11 @@ func SetupSQL(s Setup) (string, error) {
 
 	var b strings.Builder
 	line := func(format string, args ...any) { fmt.Fprintf(&b, format+"\n", args...) }
-	line("-- Run as a superuser in database %s. Then give root a password: \\password %s", statement.QuoteIdent(s.Database), root)
+	who := "a superuser"
+	if s.Way == SetupMakers || s.Way == SetupCreateRole {
+		who = "a superuser, or as the owner of all this who has CREATEROLE,"
+	}
+	line("-- Run as %s in database %s. Then give root a password: \\password %s", who, statement.QuoteIdent(s.Database), root)
 	line("DO $setup$ BEGIN\n\tIF NOT EXISTS (SELECT FROM pg_catalog.pg_roles WHERE rolname = %s) THEN\n\t\tCREATE ROLE %s LOGIN;\n\tEND IF;\nEND $setup$;", statement.QuoteLiteral(s.Root), root)
 	switch s.Way {
 	case SetupDefiner, "":
@@ -81,7 +85,7 @@ func SetupSQL(s Setup) (string, error) {
 		line("GRANT USAGE ON SCHEMA %s TO %s;", setupSchema, root)
 		line("GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA %s TO %s;", setupSchema, root)
 	case SetupCreateRole:
-		line("ALTER ROLE %s LOGIN INHERIT NOSUPERUSER CREATEROLE;", root)
+		line("ALTER ROLE %s LOGIN INHERIT CREATEROLE;", root)
 	case SetupMakers:
 		line("ALTER ROLE %s LOGIN INHERIT NOCREATEROLE;", root)
 		line("DO $setup$ BEGIN\n\tFOR i IN 1..%d LOOP", makerCount)
