@@ -64,7 +64,7 @@ func (e *Engine) retire(ctx context.Context, name string) error {
 		}
 	}
 	return e.inMain(ctx, e.groupOwner(), func(c *conn) error {
-		_, err := c.guarded(ctx, "drop a group "+strconv.Quote(name), nil, e.rights.dropGroup(name))
+		_, err := c.guarded(ctx, "drop a group "+strconv.Quote(name), nil, message(e.rights.dropGroup(name, e.groupMark(name))...))
 		return err
 	})
 }
