@@ -74,7 +74,7 @@ func run(ctx context.Context, args []string) (err error) {
 	if err := b.report.begin(ctx, b); err != nil {
 		return err
 	}
-	b.report.print(os.Stdout)
+	b.report.write(os.Stdout)
 	b.say("done")
 	return nil
 }

@@ -15,7 +15,7 @@ import (
 	"time"
 )
 
-// report gathers rows and prints them as Markdown.
+// report gathers rows and writes them as Markdown.
 type report struct {
 	head    []string
 	ratios  []string
@@ -95,7 +95,7 @@ func (r *report) begin(ctx context.Context, b *bench) error {
 	return nil
 }
 
-func (r *report) print(w io.Writer) {
+func (r *report) write(w io.Writer) {
 	line := func(format string, args ...any) { fmt.Fprintf(w, format+"\n", args...) }
 	for _, text := range r.head {
 		line("%s\n", text)
