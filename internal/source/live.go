@@ -46,8 +46,9 @@ type live struct {
 	problem     string    // why the newest root secret is not in use
 	failed      error     // why the last opening failed
 	failedAt    time.Time
-	down        bool // the last operation did not reach the source
-	dropped     bool // nobody finds it any more: what is opened yet ends with its use
+	doubtedAt   time.Time // when the source refused a root that it had accepted
+	down        bool      // the last operation did not reach the source
+	dropped     bool      // nobody finds it any more: what is opened yet ends with its use
 }
 
 type opened struct {
@@ -79,7 +80,51 @@ func (s *Service) Acquire(ctx context.Context, e *Engine) (*Handle, error) {
 	if h := l.use(e.Version, s.rootStale(l)); h != nil {
 		return h, nil
 	}
-	return s.refresh(ctx, l, e)
+	return s.refresh(ctx, l, e, false)
+}
+
+// Fresh answers a refusal by the source: the root may have been changed since h was opened, by a
+// rotation of this node or another, or by one that a crash cut off. It gives another handle of the
+// same server, to try once more with; nil when there is none. The caller releases both.
+func (s *Service) Fresh(ctx context.Context, e *Engine, h *Handle, refusal error) *Handle {
+	if kindOf(refusal) != engine.Misconfigured {
+		return nil
+	}
+	l := s.liveOf(e)
+	if l.turn(ctx) != nil {
+		return nil
+	}
+	defer func() { l.opening <- struct{}{} }()
+	next := l.use(e.Version, false)
+	if next == nil || next.Engine == h.Engine {
+		if next != nil {
+			next.Release()
+		}
+		if !l.doubt() {
+			return nil
+		}
+		var err error
+		if next, err = s.refresh(ctx, l, e, true); err != nil {
+			return nil
+		}
+	}
+	if next.Engine == h.Engine || next.SourceID() != h.SourceID() {
+		next.Release()
+		return nil
+	}
+	return next
+}
+
+// doubt tells whether the root may be tried anew; a source that refuses for another reason costs
+// one attempt and not one per request.
+func (l *live) doubt() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if time.Since(l.doubtedAt) < reopenAfter {
+		return false
+	}
+	l.doubtedAt = time.Now()
+	return true
 }
 
 // turn waits until the caller may open.
@@ -92,8 +137,8 @@ func (l *live) turn(ctx context.Context) error {
 	}
 }
 
-// refresh opens the source again where that is needed. The caller holds l.opening.
-func (s *Service) refresh(ctx context.Context, l *live, e *Engine) (*Handle, error) {
+// refresh opens the source again where that is needed, or in doubt. The caller holds l.opening.
+func (s *Service) refresh(ctx context.Context, l *live, e *Engine, doubt bool) (*Handle, error) {
 	l.mu.Lock()
 	current, tried := l.now, l.rootTried
 	if time.Since(l.rootTriedAt) >= rootRetryEvery {
@@ -106,7 +151,7 @@ func (s *Service) refresh(ctx context.Context, l *live, e *Engine) (*Handle, err
 	}
 	l.mu.Unlock()
 
-	if usable {
+	if usable && !doubt {
 		version, err := s.rootVersion(ctx, e)
 		l.mu.Lock()
 		l.rootChecked = time.Now()
@@ -273,6 +318,7 @@ func (s *Service) Reopen(engineID string) { s.drop(engineID) }
 
 // drop closes the engine's connection for good.
 func (s *Service) drop(engineID string) {
+	s.configs.Delete(engineID)
 	s.mu.Lock()
 	l := s.lives[engineID]
 	delete(s.lives, engineID)
