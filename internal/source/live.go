@@ -27,6 +27,7 @@ const (
 // Handle is a source in use. Release it when done; the connection lives on.
 type Handle struct {
 	engine.Engine
+	root    int // version of the root secret that it was opened with
 	release func()
 }
 
@@ -47,6 +48,7 @@ type live struct {
 	failed      error     // why the last opening failed
 	failedAt    time.Time
 	doubtedAt   time.Time // when the source refused a root that it had accepted
+	suspect     bool      // a rotation's end is unknown: the root is proved anew before the next use
 	down        bool      // the last operation did not reach the source
 	dropped     bool      // nobody finds it any more: what is opened yet ends with its use
 }
@@ -141,6 +143,7 @@ func (l *live) turn(ctx context.Context) error {
 func (s *Service) refresh(ctx context.Context, l *live, e *Engine, doubt bool) (*Handle, error) {
 	l.mu.Lock()
 	current, tried := l.now, l.rootTried
+	doubt, l.suspect = doubt || l.suspect, false
 	if time.Since(l.rootTriedAt) >= rootRetryEvery {
 		tried = 0
 	}
@@ -238,6 +241,25 @@ func (s *Service) rootVersion(ctx context.Context, e *Engine) (version int, err 
 	return version, err
 }
 
+// openAnew opens the source again whatever is open, so that a root that the source no longer accepts is
+// found out. What is open stays in use where nothing newer works.
+func (s *Service) openAnew(ctx context.Context, e *Engine) (*Handle, error) {
+	l := s.liveOf(e)
+	if err := l.turn(ctx); err != nil {
+		return nil, err
+	}
+	defer func() { l.opening <- struct{}{} }()
+	return s.refresh(ctx, l, e, true)
+}
+
+// suspect has the root proved anew before the next use.
+func (s *Service) suspect(e *Engine) {
+	l := s.liveOf(e)
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.suspect, l.rootChecked = true, time.Time{}
+}
+
 // rootStale tells whether the root secret must be looked at again.
 func (s *Service) rootStale(l *live) bool {
 	l.mu.Lock()
@@ -282,7 +304,7 @@ func (l *live) use(version int64, stale bool) *Handle {
 
 func (l *live) handle(o *opened) *Handle {
 	o.users++
-	return &Handle{Engine: o.engine, release: func() {
+	return &Handle{Engine: o.engine, root: o.root, release: func() {
 		l.mu.Lock()
 		o.users--
 		last := o.closed && o.users == 0

@@ -71,6 +71,7 @@ type Service struct {
 	namer       *statement.Namer
 	dial        func(ctx context.Context, network, address string) (net.Conn, error)
 	log         *slog.Logger
+	configs     sync.Map // *parsed by engine id
 
 	mu       sync.Mutex
 	lives    map[string]*live // by engine id

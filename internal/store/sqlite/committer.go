@@ -194,6 +194,9 @@ func (m *committer) attempt(group []*request, careful bool) (spoiled bool, err e
 			return true, nil
 		}
 	}
+	if err := t.writeCounts(); err != nil {
+		return false, m.conn.lost
+	}
 	if t.state.rev != before.rev {
 		if _, err := m.conn.exec("UPDATE store_state SET config_rev = ?", t.state.rev); err != nil {
 			return false, m.conn.lost
