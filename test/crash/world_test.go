@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -28,7 +29,7 @@ const (
 	// operationTimeout is short, so that cut off issuances are decided soon.
 	operationTimeout = "3s"
 	life             = 2 * time.Hour
-	rotateEvery      = 200 * time.Millisecond
+	rotateEvery      = 1500 * time.Millisecond
 )
 
 // world is the server under test, its source, and what the callers were told.
@@ -39,6 +40,8 @@ type world struct {
 	app    *client.Client // of a service account, whose tokens outlive the kills
 	keeper *client.Client // of the one that rotates the root
 	kills  int
+
+	rotating atomic.Bool
 
 	mu        sync.Mutex
 	given     []*credential
@@ -146,7 +149,7 @@ func (w *world) employ(t *testing.T) (stop func()) {
 	for range callers {
 		all.Go(func() { w.repeat(ctx, 5*time.Millisecond, w.once) })
 	}
-	all.Go(func() { w.repeat(ctx, rotateEvery, w.rotate) })
+	all.Go(func() { w.repeat(ctx, 5*time.Millisecond, w.rotate) })
 	return func() {
 		cancel()
 		all.Wait()
@@ -169,15 +172,22 @@ func (w *world) repeat(ctx context.Context, pause time.Duration, do func(context
 	}
 }
 
-// rotate changes the root's password at the source (law L9), and then pauses.
+// rotate changes the root's password at the source (law L9), after a pause.
 func (w *world) rotate(ctx context.Context) error {
-	if _, err := w.keeper.RotateRoot(ctx, "db"); err != nil {
+	select {
+	case <-time.After(rotateEvery):
+	case <-ctx.Done():
+		return nil
+	}
+	w.rotating.Store(true)
+	_, err := w.keeper.RotateRoot(ctx, "db")
+	w.rotating.Store(false)
+	if err != nil {
 		return err
 	}
 	w.mu.Lock()
 	w.rotations++
 	w.mu.Unlock()
-	time.Sleep(rotateEvery)
 	return nil
 }
 
