@@ -33,6 +33,7 @@ func TestRotateRoot(t *testing.T) {
 		w.mustUse()
 		w.mustRotate()
 		w.wantRoot(2)
+		w.wantNoCandidate()
 		if w.host.AcceptsRoot(first) {
 			w.Error("the source still accepts the former password")
 		}
@@ -151,11 +152,15 @@ func TestRotationRefused(t *testing.T) {
 		w.atSetRoot(leasetest.Fault{Kind: leasetest.Refuse})
 		w.wantCode(w.rotate(), fault.EngineError)
 		w.wantRoot(1)
+		w.wantNoCandidate()
 		w.restart()
 		w.mustUse()
 		w.host.SetFault(nil)
 		w.mustRotate()
 		w.wantRoot(2)
+		if tried := w.tried(); tried[0] == tried[1] {
+			w.Error("what the source had refused was tried again")
+		}
 	})
 }
 
@@ -240,6 +245,42 @@ func TestRotationOfAnotherRoot(t *testing.T) {
 		if got := string(s.Data["username"]); got != `"root2"` {
 			w.Errorf("the user is %s", got)
 		}
+	})
+}
+
+// The root that a rotation was about to set arrives at the source when somebody has written another
+// by hand, which worked: it is found out before a next candidate takes its place.
+func TestRotationAfterALateOne(t *testing.T) {
+	inWorld(t, func(w *world) {
+		w.mustUse()
+		w.atSetRoot(leasetest.Fault{Kind: leasetest.Late, Delay: time.Minute})
+		w.wantCode(w.rotate(), fault.EngineUnavailable)
+		w.host.AcceptRoot("by-hand")
+		w.write("by-hand")
+		w.mustUse()
+		time.Sleep(2 * time.Minute)
+		w.atSetRoot(leasetest.Fault{Kind: leasetest.LoseBefore})
+		w.wantCode(w.rotate(), fault.EngineUnavailable)
+		w.restart()
+		w.mustUse()
+		w.wantRoot(3)
+	})
+}
+
+// While the source's answer is on its way, somebody finds the present root refused and the candidate
+// accepted: it becomes one version, not two.
+func TestRotationFinishedByAnother(t *testing.T) {
+	inWorld(t, func(w *world) {
+		w.mustUse()
+		w.atSetRoot(leasetest.Fault{Answer: 5 * time.Second})
+		answer := make(chan error)
+		go func() { answer <- w.rotate() }()
+		time.Sleep(time.Second)
+		w.write("wrong")
+		w.mustUse()
+		w.wantRoot(3)
+		w.must(<-answer)
+		w.wantRoot(3)
 	})
 }
 

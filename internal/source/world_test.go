@@ -205,6 +205,28 @@ func (w *world) root() (int, string) {
 	return s.Version, password
 }
 
+// wantNoCandidate wants no root to be kept but for the secret's.
+func (w *world) wantNoCandidate() {
+	w.Helper()
+	w.must(w.base.Read(context.Background(), func(r store.Reader) error {
+		kept, err := r.Meta("root_candidate/" + tenant + "/" + rootPath)
+		if len(kept) > 0 {
+			w.Error("a candidate is kept that will not be tried again")
+		}
+		return err
+	}))
+}
+
+// tried are the passwords that the source was asked to set, in order.
+func (w *world) tried() (passwords []string) {
+	for _, c := range w.host.Touches() {
+		if c.Op == "setroot" {
+			passwords = append(passwords, c.Name)
+		}
+	}
+	return passwords
+}
+
 // wantRoot wants the secret's version to be this one, and the source to accept it.
 func (w *world) wantRoot(version int) {
 	w.Helper()

@@ -395,7 +395,7 @@ func (e *Engine) PlanRoot(context.Context) (map[string]statement.Secret, error) 
 
 // SetRoot makes the source accept the candidate only, through the connection that is open.
 func (e *Engine) SetRoot(ctx context.Context, candidate map[string]statement.Secret) error {
-	return e.call(ctx, Call{Op: "setroot"}, func() error {
+	return e.call(ctx, Call{Op: "setroot", Name: candidate["password"].Reveal()}, func() error {
 		if err := e.here(); err != nil {
 			return err
 		}

@@ -42,7 +42,7 @@ type Account struct {
 // Call is one call of an engine.
 type Call struct {
 	Op   string // open, issue, revoke, batch, lookup, renew, settle, list, check, prepare, setroot
-	Name string // of the account; of the node for settle
+	Name string // of the account; of the node for settle; the password for setroot
 	Node string
 	At   time.Time
 }
