@@ -113,9 +113,8 @@ func (m *Manager) moveEnd(ctx context.Context, h *source.Handle, e *source.Engin
 		cancel()
 		if err != nil && until.After(l.ExpiresAt) {
 			return nil, source.Fault(e.Name, err)
-		} // a shorter end holds all the same: the pending one leads to another try at the source
-		if err != nil {
-			return view(l, time.Now()), nil
+		} else if err != nil {
+			return view(l, time.Now()), nil //nolint:nilerr // a shorter end holds all the same: the pending one leads to another try at the source
 		}
 	}
 	var now time.Time

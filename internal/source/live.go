@@ -168,8 +168,9 @@ func (s *Service) refresh(ctx context.Context, l *live, e *Engine, doubt bool) (
 			}
 		}
 	}
-	root, version, err := s.root(ctx, e)
+	root, newest, err := s.root(ctx, e)
 	if err == nil {
+		version := newest
 		var opened engine.Engine
 		opened, err = s.open(ctx, e, root)
 		if kindOf(err) == engine.Misconfigured {
@@ -182,7 +183,7 @@ func (s *Service) refresh(ctx context.Context, l *live, e *Engine, doubt bool) (
 	l.mu.Lock()
 	l.failed, l.failedAt = err, time.Now()
 	if usable {
-		l.rootTried, l.rootTriedAt, l.problem = version, time.Now(), "the newest version of the root secret does not work: "+Reason(err)
+		l.rootTried, l.rootTriedAt, l.problem = newest, time.Now(), "the newest version of the root secret does not work: "+Reason(err)
 	}
 	l.mu.Unlock()
 	if usable {
