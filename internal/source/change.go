@@ -136,6 +136,7 @@ func (s *Service) saveNew(ctx context.Context, pass *access.Pass, e *Engine) (*a
 		return nil, err
 	}
 	e.object, e.Version = object, object.Version
+	s.noteRoot(ctx, e, root)
 	s.liveOf(e).replace(opened, e.Version, root).Release()
 	return s.show(ctx, e)
 }
@@ -204,6 +205,7 @@ func (s *Service) change(ctx context.Context, pass *access.Pass, object *store.O
 	if err != nil || fence != nil {
 		opened.Close()
 	} else {
+		s.noteRoot(ctx, next, root)
 		s.liveOf(next).replace(opened, version, root).Release()
 	}
 	if err != nil {

@@ -156,5 +156,8 @@ func (s *Service) removeEngine(tx store.Tx, e *Engine) error {
 	if err := s.endBindings(tx, e.Tenant, "dynamic:"+e.Name); err != nil {
 		return err
 	}
+	if err := tx.PutMeta(notedKey(e.ID), nil); err != nil {
+		return err
+	}
 	return tx.DeleteObject(e.Tenant, store.KindEngine, e.ID)
 }

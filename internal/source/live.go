@@ -10,7 +10,6 @@ import (
 	"github.com/scaivault/scaivault/internal/access"
 	"github.com/scaivault/scaivault/internal/fault"
 	"github.com/scaivault/scaivault/internal/statement"
-	"github.com/scaivault/scaivault/internal/store"
 )
 
 const (
@@ -173,25 +172,40 @@ func (s *Service) refresh(ctx context.Context, l *live, e *Engine, doubt bool) (
 		version := newest
 		var opened engine.Engine
 		opened, err = s.open(ctx, e, root)
+		refused := err
 		if kindOf(err) == engine.Misconfigured {
 			opened, version, err = s.recoverRoot(ctx, e, err)
 		}
+		if kindOf(err) == engine.Misconfigured && !usable {
+			opened, version, err = s.formerRoot(ctx, e, newest, err)
+		}
 		if err == nil {
-			return l.replace(opened, e.Version, version), nil
+			s.noteRoot(ctx, e, version)
+			h := l.replace(opened, e.Version, version)
+			if version < newest {
+				l.keeps(newest, refused)
+			}
+			return h, nil
 		}
 	}
 	l.mu.Lock()
 	l.failed, l.failedAt = err, time.Now()
-	if usable {
-		l.rootTried, l.rootTriedAt, l.problem = newest, time.Now(), "the newest version of the root secret does not work: "+Reason(err)
-	}
 	l.mu.Unlock()
 	if usable {
+		l.keeps(newest, err)
 		if h := l.use(e.Version, false); h != nil {
 			return h, nil
 		}
 	}
 	return nil, err
+}
+
+// keeps notes that what is open stays in use because the newest root does not work, and why.
+func (l *live) keeps(newest int, why error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.rootTried, l.rootTriedAt = newest, time.Now()
+	l.problem = "the newest version of the root secret does not work: " + Reason(why)
 }
 
 // open connects to the source of e with a root secret.
@@ -213,33 +227,6 @@ func (s *Service) open(ctx context.Context, e *Engine, root map[string]statement
 // identity is the engine's own: only it reads the root secret.
 func identity(e *Engine) *access.Caller {
 	return access.System(e.Tenant, "dynamic:"+e.Name, "system:dynamic-engines")
-}
-
-// root reads the root secret as the engine: invalid_config naming the grant that is missing.
-func (s *Service) root(ctx context.Context, e *Engine) (map[string]statement.Secret, int, error) {
-	data, version, err := s.secrets.ReadAs(ctx, identity(e), e.Config.RootCredentialsPath)
-	switch fault.CodeOf(err) {
-	case fault.AccessDenied, fault.IPNotAllowed, fault.MFARequired, fault.TimeWindowViolation:
-		return nil, 0, fault.New(fault.InvalidConfig,
-			"engine %s may not read its root secret: bind a policy with {\"path_pattern\": %q, \"permissions\": [\"read\"]} to the system identity dynamic:%s (or to system:dynamic-engines for all engines)",
-			e.Name, e.Config.RootCredentialsPath, e.Name)
-	case fault.SecretNotFound, fault.VersionNotFound:
-		return nil, 0, fault.New(fault.InvalidConfig,
-			"there is no root secret at %q: write it first with PUT /v1/secrets/%s", e.Config.RootCredentialsPath, e.Config.RootCredentialsPath)
-	}
-	return data, version, err
-}
-
-// rootVersion is the root secret's current version. It reads no data, so it needs no grant.
-func (s *Service) rootVersion(ctx context.Context, e *Engine) (version int, err error) {
-	err = s.store.Read(ctx, func(r store.Reader) error {
-		secret, err := r.Secret(e.Tenant, e.Config.RootCredentialsPath)
-		if err == nil {
-			version = secret.Version
-		}
-		return err
-	})
-	return version, err
 }
 
 // openAnew opens the source again whatever is open, so that a root that the source no longer accepts is

@@ -432,6 +432,24 @@ func TestWrongRootByHand(t *testing.T) {
 		if h.Status != api.EngineMisconfigured || h.Error == nil || !strings.Contains(*h.Error, "root secret") {
 			w.Errorf("%+v", h)
 		}
+		w.restart() // what worked is known to the next process, too, though it is beyond max_versions
+		if h := w.health(); h.Status != api.EngineMisconfigured {
+			w.Errorf("%+v", h)
+		}
+		one := 1
+		w.writeAs("root", "wrong again", &api.SecretOptions{MaxVersions: &one})
+		w.write("and again")
+		opened = w.host.Count("open")
+		for range 59 {
+			w.mustUse()
+			time.Sleep(time.Second)
+		}
+		if n := w.host.Count("open") - opened; n < 3 || n > 6 {
+			w.Errorf("roots were tried %d times in a minute, want every 15 seconds", n)
+		}
+		if h := w.health(); h.Status != api.EngineMisconfigured {
+			w.Errorf("%+v", h)
+		}
 		w.write(first)
 		w.mustUse()
 		if h := w.health(); h.Status != api.EngineHealthy {
@@ -439,7 +457,7 @@ func TestWrongRootByHand(t *testing.T) {
 		}
 		w.restart()
 		w.mustUse()
-		w.wantRoot(3)
+		w.wantRoot(5)
 	})
 }
 
