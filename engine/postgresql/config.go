@@ -120,10 +120,14 @@ func (c *config) common() engine.Config {
 			secrets = append(secrets, path)
 		}
 	}
+	endpoint := c.target.String()
+	if c.SourceID != "" { // whoever says which server this is could pass another one off as it
+		endpoint += " as " + c.SourceID
+	}
 	return engine.Config{
 		RootCredentialsPath: c.RootCredentialsPath,
 		SecretPaths:         secrets,
-		Endpoint:            c.target.String(),
+		Endpoint:            endpoint,
 		OperationTimeout:    c.OperationTimeout.Std(),
 		ConnectTimeout:      c.ConnectTimeout.Std(),
 		MaxOpenConnections:  *c.MaxOpenConnections,

@@ -28,6 +28,10 @@ func TestParseConfig(t *testing.T) {
 	if c.Endpoint != "postgresql://db.internal:5432/support?sslmode=verify-full" {
 		t.Errorf("endpoint: %s", c.Endpoint)
 	}
+	named, err := postgresql.Type{}.ParseConfig(json.RawMessage(`{"connection_url": "` + goodURL + `", "root_credentials_path": "infra/root", "tls_ca_path": "infra/ca", "source_id": "eu-1"}`))
+	if err != nil || named.Endpoint == c.Endpoint {
+		t.Errorf("who names the server may pass another off as it, yet the endpoint is the same: %s, %v", named.Endpoint, err)
+	}
 }
 
 func TestParseConfigTakesEveryKindOfAddress(t *testing.T) {

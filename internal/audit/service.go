@@ -36,13 +36,15 @@ type Service struct {
 	chain store.Chain
 	log   *slog.Logger
 
+	verifying chan struct{} // holds whoever verifies
+
 	mu      sync.Mutex
 	written []head // where the chains stood when that was last written down
 }
 
 // New makes a service.
 func New(c Config) *Service {
-	s := &Service{store: c.Store, door: c.Door, chain: c.Chain, log: c.Logger}
+	s := &Service{store: c.Store, door: c.Door, chain: c.Chain, log: c.Logger, verifying: make(chan struct{}, 1)}
 	if s.log == nil {
 		s.log = slog.New(slog.DiscardHandler)
 	}
