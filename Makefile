@@ -9,6 +9,9 @@ EXCEPTIONS := .cache/exceptions
 
 # Packages tested at the same time: each may run several database servers.
 TEST_PACKAGES ?= 2
+# The full form of the crash test: kills, and credentials answered, at least.
+CRASH_KILLS ?= 20
+CRASH_ANSWERS ?= 5000
 # Seconds per fuzz target.
 FUZZ_SECONDS ?= 10
 
@@ -38,7 +41,8 @@ unit: postgres ## Only go test
 race: postgres ## The domain and the engines with the race detector
 	$(GO) test -race -count=1 -timeout 60m -p $(TEST_PACKAGES) ./internal/... ./engine/... ./client/...
 
-crash: postgres ## kill -9 under load, then nothing orphaned and nothing forgotten
+crash: postgres ## kill -9 under load, for at least SECONDS; then nothing orphaned, nothing forgotten
+	SCAIVAULT_CRASH_KILLS=$(CRASH_KILLS) SCAIVAULT_CRASH_ANSWERS=$(CRASH_ANSWERS) SCAIVAULT_CRASH_SECONDS=$(SECONDS) \
 	$(GO) test -count=1 -timeout 60m -v ./test/crash
 
 fuzz: ## Every fuzz target for FUZZ_SECONDS

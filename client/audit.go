@@ -24,6 +24,20 @@ type AuditFilter struct {
 // AuditLogs walks through the entries, newest first. There may be millions:
 // leave the loop when it is enough.
 func (c *Client) AuditLogs(ctx context.Context, f AuditFilter) iter.Seq2[api.AuditEntry, error] {
+	return c.auditEntries(ctx, f, "audit", "logs")
+}
+
+// SecretAudit is AuditLogs for one secret.
+func (c *Client) SecretAudit(ctx context.Context, path string, f AuditFilter) iter.Seq2[api.AuditEntry, error] {
+	return c.auditEntries(ctx, f, append([]string{"audit"}, secretPath(path)...)...)
+}
+
+// IdentityAudit is AuditLogs for one identity.
+func (c *Client) IdentityAudit(ctx context.Context, id string, f AuditFilter) iter.Seq2[api.AuditEntry, error] {
+	return c.auditEntries(ctx, f, "audit", "identities", id)
+}
+
+func (c *Client) auditEntries(ctx context.Context, f AuditFilter, path ...string) iter.Seq2[api.AuditEntry, error] {
 	success := ""
 	if f.Success != nil {
 		success = "false"
@@ -34,7 +48,7 @@ func (c *Client) AuditLogs(ctx context.Context, f AuditFilter) iter.Seq2[api.Aud
 	q := query("from", instant(f.From), "to", instant(f.To), "action", f.Action, "identity_id", f.IdentityID,
 		"identity_type", f.IdentityType, "path_prefix", f.PathPrefix, "success", success,
 		"source_ip", f.SourceIP, "request_id", f.RequestID)
-	return list(ctx, c, q, []string{"audit", "logs"},
+	return list(ctx, c, q, path,
 		func(l *api.AuditList) ([]api.AuditEntry, api.Page) { return l.Logs, l.Page })
 }
 

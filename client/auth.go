@@ -45,6 +45,11 @@ func (c *Client) ServiceAccounts(ctx context.Context) iter.Seq2[api.ServiceAccou
 		func(l *api.ServiceAccountList) ([]api.ServiceAccount, api.Page) { return l.ServiceAccounts, l.Page })
 }
 
+// ServiceAccount reads one, without its secret.
+func (c *Client) ServiceAccount(ctx context.Context, id string) (api.ServiceAccount, error) {
+	return get[api.ServiceAccount](ctx, c, nil, "auth", "service-accounts", id)
+}
+
 // DeleteServiceAccount ends a service account and its tokens, and with
 // revokeLeases all that they obtained.
 func (c *Client) DeleteServiceAccount(ctx context.Context, id string, revokeLeases bool) error {

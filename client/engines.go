@@ -93,6 +93,15 @@ func (c *Client) Reconcile(ctx context.Context, name string, remove bool) (api.R
 	return result, err
 }
 
+// RotateRoot gives the engine's root a new password at the source and writes it
+// as the new version of the root secret. A server that dies meanwhile finishes
+// or undoes it by itself.
+func (c *Client) RotateRoot(ctx context.Context, name string) (api.Engine, error) {
+	var engine api.Engine
+	_, err := c.do(ctx, request{method: http.MethodPost, path: []string{"dynamic", "engines", name, "rotate-root"}}, &engine)
+	return engine, err
+}
+
 // Roles lists the roles of an engine.
 func (c *Client) Roles(ctx context.Context, engine string) iter.Seq2[api.Role, error] {
 	return list(ctx, c, nil, []string{"dynamic", "engines", engine, "roles"},

@@ -147,7 +147,7 @@ func (l *Lease) renewBefore(ctx context.Context, end time.Time) error {
 	for attempt := 0; ; attempt++ {
 		err := l.Renew(ctx)
 		if err == nil || ctx.Err() != nil {
-			return nil
+			return nil //nolint:nilerr // the caller ended it, nothing failed
 		}
 		wait := backoff(attempt)
 		var refused *Error

@@ -70,7 +70,7 @@ func Run(t *testing.T, newTarget func(t *testing.T) *Target) {
 			t.Parallel()
 			target := newTarget(t)
 			if reason, ok := target.Exceptions[c.name]; ok {
-				t.Skipf("does not apply: %s", reason)
+				t.Skipf("does not apply: %s", reason) //nolint:forbidigo // a declared exception
 			}
 			c.run(&bench{T: t, target: target})
 		})

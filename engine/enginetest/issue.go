@@ -225,8 +225,10 @@ func (b *bench) wantKind(attempt string, err error, kinds ...engine.Kind) {
 	b.Errorf("%s: kind %d is none of %v: %v", attempt, known.Kind, kinds, err)
 }
 
-// within runs f with a time limit and fails the test if f does not keep it.
-func (b *bench) within(limit time.Duration, attempt string, f func(ctx context.Context)) {
+// within runs f with a time limit, twice that of the engine behind a proxy, and
+// fails the test if f does not keep it.
+func (b *bench) within(attempt string, f func(ctx context.Context)) {
+	const limit = 4 * time.Second
 	b.Helper()
 	ctx, cancel := context.WithTimeout(b.Context(), limit)
 	defer cancel()

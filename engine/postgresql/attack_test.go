@@ -5,6 +5,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/scaivault/scaivault/engine/postgresql"
 	"github.com/scaivault/scaivault/internal/statement"
 	"github.com/scaivault/scaivault/test/pgtest"
 )
@@ -133,5 +134,40 @@ func TestSetupIsTheLeast(t *testing.T) {
 	}
 	if n := s.count(t, "SELECT count(*) FROM pg_auth_members m JOIN pg_roles g ON g.oid = m.roleid JOIN pg_roles r ON r.oid = m.member WHERE r.rolname = $1 AND g.rolname <> 'pg_signal_backend'", s.root); n != 0 {
 		t.Error("root is a member of more than pg_signal_backend")
+	}
+}
+
+// TestSetupWithoutSuperuser: where nobody is a superuser, as on managed
+// services, an administrator with CREATEROLE who owns the objects can run the
+// set-ups that say so.
+func TestSetupWithoutSuperuser(t *testing.T) {
+	t.Parallel()
+	for _, w := range []way{createRole, makers} {
+		server := pgtest.Start(t, 18)
+		s := &source{server: server, db: server.CreateDB(t), addr: server.Addr(), namer: namer(), root: "vault", password: "password-of-vault"}
+		server.ExecIn(t, s.db, fmt.Sprintf(`CREATE ROLE chief LOGIN CREATEROLE PASSWORD 'password-of-chief'; GRANT pg_signal_backend TO chief WITH ADMIN OPTION; ALTER DATABASE %s OWNER TO chief;
+			CREATE TABLE public.items (id int, name text); INSERT INTO public.items VALUES (1, 'one'); ALTER TABLE public.items OWNER TO chief`, s.db))
+		setup, err := postgresql.SetupSQL(postgresql.Setup{Root: s.root, Database: s.db, Owner: "chief", Way: string(w)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		chief := server.Connect(t, "chief", "password-of-chief", s.db)
+		for range 2 { // it can be run again
+			if _, err := chief.PgConn().Exec(t.Context(), setup+"ALTER ROLE vault PASSWORD 'password-of-vault'").ReadAll(); err != nil {
+				t.Fatalf("%s: %v", w, err)
+			}
+		}
+		e := s.open(t, nil)
+		if h := e.Check(t.Context()); h.Status != "healthy" || len(h.Warnings) > 0 {
+			t.Errorf("%s: health: %+v", w, h)
+		}
+		c := issue(t, e, parseRole(t, readItems))
+		conn := s.login(t, c)
+		if !(session{conn}).Works(t.Context()) {
+			t.Errorf("%s: the credential reads nothing", w)
+		}
+		if o := revoke(t, e, c.recipe); o.Residue != "" || s.roles(t, c.username) != 0 || (session{conn}).Works(t.Context()) {
+			t.Errorf("%s: the credential lives: %s", w, o.Residue)
+		}
 	}
 }

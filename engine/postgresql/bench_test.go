@@ -100,3 +100,36 @@ func spread(b *testing.B, callers int, f func()) {
 	b.StopTimer()
 	b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "created/s")
 }
+
+// BenchmarkFlat compares the rate of the first issues with that of issues over
+// 5,000 live credentials, for the set-ups whose cost must not grow.
+func BenchmarkFlat(b *testing.B) {
+	const live, probe = 5000, 500
+	for _, w := range []way{definer, makers, createRole} {
+		b.Run("pg=17/root="+string(w), func(b *testing.B) {
+			for range b.N {
+				s := newSource(b, pgtest.Shared(b, 17), w)
+				e := s.open(b, map[string]any{"scram_iterations": 1})
+				role := parseRole(b, readItems)
+				recipes := []engine.Recipe{issue(b, e, role).recipe}
+				rate := func(n int) float64 {
+					start := time.Now()
+					for range n {
+						recipes = append(recipes, issue(b, e, role).recipe)
+					}
+					return float64(n) / time.Since(start).Seconds()
+				}
+				first := rate(probe)
+				rate(live - probe)
+				b.ReportMetric(rate(probe)/first, "last/first")
+				start := time.Now()
+				for i, r := range e.RevokeBatch(b.Context(), recipes) {
+					if r.Err != nil || r.Residue != "" {
+						b.Errorf("revoke %d: %v %s", i, r.Err, r.Residue)
+					}
+				}
+				b.ReportMetric(float64(len(recipes))/time.Since(start).Seconds(), "revoked/s")
+			}
+		})
+	}
+}

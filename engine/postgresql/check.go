@@ -2,7 +2,6 @@ package postgresql
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"strconv"
 	"time"
@@ -20,7 +19,7 @@ func (e *Engine) Check(ctx context.Context) engine.Health {
 	ctx, cancel := e.operation(ctx)
 	defer cancel()
 	h := engine.Health{Status: "healthy"}
-	err := e.pool.with(ctx, revoking, e.database(), func(c *conn) error {
+	err := e.pool.with(ctx, revoking, e.main(), func(c *conn) error {
 		h.TLS = c.protection(e.tlsMode)
 		start := time.Now()
 		if err := c.compareClocks(ctx); err != nil {
@@ -38,13 +37,8 @@ func (e *Engine) Check(ctx context.Context) engine.Health {
 		h.Warnings, err = e.warnings(ctx, c, now)
 		return err
 	})
-	var known *engine.Error
-	switch {
-	case err == nil:
-	case errors.As(err, &known):
-		h.Error = known.Reason
-	default:
-		h.Error = plain(err).(*engine.Error).Reason //nolint:forcetypeassert // it always is
+	if err != nil {
+		h.Error = plain(err).Reason
 	}
 	switch {
 	case err == nil && len(h.MissingGrants) == 0:
@@ -65,7 +59,7 @@ func (e *Engine) missingGrants(t traits) []string {
 	if t.superuser {
 		return nil
 	}
-	if !t.createRole && !t.functions {
+	if !t.createRole && !t.functions && len(t.makers) == 0 {
 		missing = append(missing, "root can make no roles: ALTER ROLE "+root+" CREATEROLE; or install the functions of setup-sql")
 	}
 	if !t.inherit {
@@ -79,6 +73,9 @@ func (e *Engine) warnings(ctx context.Context, c *conn, t traits) ([]string, err
 	var warnings []string
 	if t.superuser {
 		warnings = append(warnings, "root is a superuser: whoever gets its password owns the server. setup-sql prints a root with less")
+	}
+	if t.functions != e.traits.functions || len(t.makers) != len(e.traits.makers) {
+		warnings = append(warnings, "the set-up at the source has changed since the engine was opened: save the engine once more, unchanged, to use it")
 	}
 	if !t.signal {
 		warnings = append(warnings, "a session whose login was under way when its account was dropped could not be ended: GRANT pg_signal_backend TO "+root)
@@ -118,7 +115,7 @@ func (e *Engine) costs(ctx context.Context, c *conn, t traits) ([]string, error)
 	if err != nil {
 		return nil, err
 	}
-	if made >= warnAt && t.version >= 160000 && !t.superuser && !t.functions {
+	if made >= warnAt && t.version >= 160000 && !t.superuser && !t.functions && len(t.makers) == 0 {
 		warnings = append(warnings, fmt.Sprintf("root made %d live roles, and on PostgreSQL 16 and later each creation and drop costs about %.1f ms more for it (2.4 ms per thousand): install the functions of setup-sql", made, 2.4*float64(made)/1000))
 	}
 	direct, err := strconv.Atoi(answer.rows(1)[0][0])

@@ -168,7 +168,7 @@ func FuzzParseConfig(f *testing.F) {
 	f.Fuzz(func(t *testing.T, url string) {
 		document, err := json.Marshal(map[string]any{"connection_url": url, "root_credentials_path": "r"})
 		if err != nil {
-			t.Skip()
+			return // no text of JSON
 		}
 		c, err := postgresql.Type{}.ParseConfig(document)
 		if err != nil {

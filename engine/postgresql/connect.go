@@ -4,7 +4,6 @@ import (
 	"context"
 	"crypto/sha256"
 	"crypto/tls"
-	"crypto/x509"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -53,10 +52,7 @@ func newConnector(c *config, o engine.Options, root rootLogin, certs certificate
 	base.LookupFunc = func(_ context.Context, host string) ([]string, error) { return []string{host}, nil } // Dial resolves, and checks what it resolved
 	base.ValidateConnect = pgconn.ValidateConnectTargetSessionAttrsReadWrite
 
-	places, verified, err := c.target.fallbacks(certs)
-	if err != nil {
-		return nil, err
-	}
+	places, verified := c.target.fallbacks(certs)
 	base.Host, base.Port, base.TLSConfig, base.Fallbacks = places[0].Host, places[0].Port, places[0].TLSConfig, places[1:]
 	if !verified {
 		// Who has not proven who he is gets neither the password nor a hash of
@@ -90,12 +86,15 @@ func (c *connector) limitTransactions(version int) {
 	}
 }
 
-// connect opens a connection to a database and compares the clocks.
-func (c *connector) connect(ctx context.Context, database string) (*conn, error) {
+// connect opens a connection and compares the clocks.
+func (c *connector) connect(ctx context.Context, at place) (*conn, error) {
 	cfg := c.base.Copy()
-	cfg.Database = database
+	cfg.Database = at.database
 	cfg.RuntimeParams = maps.Clone(c.settings)
-	opened := &conn{database: database}
+	if at.maker != "" {
+		cfg.RuntimeParams["role"] = at.maker // as an option: SET ROLE would look through all of root's memberships
+	}
+	opened := &conn{place: at}
 	cfg.OnNotice = func(_ *pgconn.PgConn, n *pgconn.Notice) { opened.notices = append(opened.notices, n) }
 	pg, err := pgconn.ConnectConfig(ctx, cfg)
 	if err != nil {
@@ -111,7 +110,7 @@ func (c *connector) connect(ctx context.Context, database string) (*conn, error)
 
 // fallbacks are the ways to try, in order, and whether all of them verify who
 // answers.
-func (t target) fallbacks(certs certificates) (ways []*pgconn.FallbackConfig, verified bool, err error) {
+func (t target) fallbacks(certs certificates) (ways []*pgconn.FallbackConfig, verified bool) {
 	verified = t.sslmode == sslVerifyCA || t.sslmode == sslVerifyFull
 	for _, h := range t.hosts {
 		way := &pgconn.FallbackConfig{Host: h.host, Port: h.port}
@@ -123,63 +122,12 @@ func (t target) fallbacks(certs certificates) (ways []*pgconn.FallbackConfig, ve
 			ways = append(ways, &pgconn.FallbackConfig{Host: h.host, Port: h.port})
 		}
 	}
-	return ways, verified, nil
+	return ways, verified
 }
 
 func loopback(host string) bool {
 	ip := net.ParseIP(host)
 	return host == "localhost" || ip != nil && ip.IsLoopback()
-}
-
-// certificates are what the configuration's TLS secrets hold.
-type certificates struct {
-	roots  *x509.CertPool // nil: those of the system
-	client []tls.Certificate
-}
-
-func loadCertificates(ctx context.Context, c *config, o engine.Options) (certificates, error) {
-	var certs certificates
-	if c.TLSCAPath != "" {
-		data, err := o.Secret(ctx, c.TLSCAPath)
-		if err != nil {
-			return certs, misconfigured("read the secret of tls_ca_path", err)
-		}
-		certs.roots = x509.NewCertPool()
-		if !certs.roots.AppendCertsFromPEM([]byte(data["certificate"].Reveal())) {
-			return certs, misconfigured("the secret of tls_ca_path holds no PEM certificate in its field certificate", nil)
-		}
-	}
-	if c.TLSCertPath != "" {
-		data, err := o.Secret(ctx, c.TLSCertPath)
-		if err != nil {
-			return certs, misconfigured("read the secret of tls_cert_path", err)
-		}
-		pair, err := tls.X509KeyPair([]byte(data["certificate"].Reveal()), []byte(data["private_key"].Reveal()))
-		if err != nil {
-			return certs, misconfigured("the secret of tls_cert_path holds no matching PEM pair in its fields certificate and private_key", nil)
-		}
-		certs.client = []tls.Certificate{pair}
-	}
-	return certs, nil
-}
-
-func (c certificates) tlsConfig(mode, host string) *tls.Config {
-	cfg := &tls.Config{MinVersion: tls.VersionTLS12, ServerName: host, RootCAs: c.roots, Certificates: c.client}
-	if mode == sslVerifyFull {
-		return cfg
-	}
-	cfg.InsecureSkipVerify = true //nolint:gosec // sslmode=require; the password is guarded by SCRAM, see newConnector
-	if mode == sslVerifyCA {
-		cfg.VerifyConnection = func(state tls.ConnectionState) error {
-			options := x509.VerifyOptions{Roots: c.roots, Intermediates: x509.NewCertPool()}
-			for _, cert := range state.PeerCertificates[1:] {
-				options.Intermediates.AddCert(cert)
-			}
-			_, err := state.PeerCertificates[0].Verify(options)
-			return err
-		}
-	}
-	return cfg
 }
 
 // rootLogin is the root secret as this engine reads it.
@@ -196,10 +144,8 @@ func readRoot(fields map[string]statement.Secret) (rootLogin, error) {
 	return login, nil
 }
 
-// maxApplicationName is PostgreSQL's limit; it cuts longer ones.
-const maxApplicationName = 63
-
-// applicationPrefix marks every connection of one node, of all its epochs.
+// applicationPrefix marks every connection of one node, of all its epochs. With
+// the longest epoch it has the 63 bytes at which PostgreSQL cuts.
 func applicationPrefix(installation, node string) string {
 	short := installation[max(0, len(installation)-8):]
 	return "scaivault/" + printable(short, 8) + "/" + printable(node, 24) + "/"
@@ -222,11 +168,11 @@ func printable(name string, limit int) string {
 
 // conn is one connection. It is used by one goroutine at a time.
 type conn struct {
-	pg       *pgconn.PgConn
-	database string
-	offset   time.Duration // the source's clock minus ours; never more than it is
-	usedAt   time.Time
-	notices  []*pgconn.Notice // of the present message
+	place
+	pg      *pgconn.PgConn
+	offset  time.Duration // the source's clock minus ours; never more than it is
+	usedAt  time.Time
+	notices []*pgconn.Notice // of the present message
 }
 
 // compareClocks takes the time of the source. Measured against the moment the
@@ -254,9 +200,13 @@ func (c *conn) sourceTime(t time.Time) time.Time {
 
 // run sends SQL as one message, which is one transaction if it holds several
 // statements and no transaction is open. With an error come the results of the
-// statements before the one that failed.
+// statements before the one that failed; errNotSent says that the source never
+// saw the message.
 func (c *conn) run(ctx context.Context, sql string) (results, error) {
 	c.notices = c.notices[:0]
+	if c.pg.IsClosed() || ctx.Err() != nil {
+		return nil, errNotSent
+	}
 	answers, err := c.pg.Exec(ctx, sql).ReadAll()
 	c.usedAt = time.Now()
 	if n := len(answers); err != nil && n > 0 && answers[n-1].Err != nil {
@@ -264,6 +214,10 @@ func (c *conn) run(ctx context.Context, sql string) (results, error) {
 	}
 	return answers, err
 }
+
+// errNotSent is told by ourselves: pgconn.SafeToRetry also holds for a
+// connection that broke while the answer was read.
+var errNotSent = errors.New("the connection was closed, or the time was over, before anything was sent")
 
 // close ends the connection without waiting for the source.
 func (c *conn) close() {

@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 
@@ -22,14 +21,14 @@ const sessionPatience = 5 * time.Second
 func (e *Engine) dismantle(ctx context.Context, v *victim) error {
 	name := v.recipe.Username
 	if v.found {
-		if err := e.inMain(ctx, func(c *conn) error {
+		if err := e.inMain(ctx, e.mainOf(v.recipe), func(c *conn) error {
 			_, err := c.guarded(ctx, revokingAccount, []fence{e.sameServer()}, v.recipe.rightsOver().lend(name))
 			return err
 		}); err != nil {
 			return plain(err)
 		}
 	}
-	if err := e.inMain(ctx, func(c *conn) error { return e.endSessions(ctx, c, v.oid) }); err != nil {
+	if err := e.inMain(ctx, e.mainOf(v.recipe), func(c *conn) error { return e.endSessions(ctx, c, v.oid) }); err != nil {
 		return plain(err)
 	}
 	if !v.found {
@@ -37,7 +36,7 @@ func (e *Engine) dismantle(ctx context.Context, v *victim) error {
 	}
 	e.runRevocation(ctx, v)
 	residue := e.rollBackPrepared(ctx, v)
-	databases, err := e.databasesOf(ctx, v.oid)
+	databases, err := e.databasesOf(ctx, e.mainOf(v.recipe), v.oid)
 	if err != nil {
 		return plain(err)
 	}
@@ -51,16 +50,9 @@ func (e *Engine) dismantle(ctx context.Context, v *victim) error {
 	return plainOrNil(e.finish(ctx, v, residue))
 }
 
-func plainOrNil(err error) error {
-	if err == nil {
-		return nil
-	}
-	return plain(err)
-}
-
 // inMain runs f on a revoking connection to the engine's own database.
-func (e *Engine) inMain(ctx context.Context, f func(*conn) error) error {
-	return e.insist(ctx, func() error { return e.pool.with(ctx, revoking, e.database(), f) })
+func (e *Engine) inMain(ctx context.Context, at place, f func(*conn) error) error {
+	return e.insist(ctx, func() error { return e.pool.with(ctx, revoking, at, f) })
 }
 
 // endSessions ends every session of an account, found by its oid: it stays when
@@ -69,7 +61,7 @@ func (e *Engine) endSessions(ctx context.Context, c *conn, oid uint32) error {
 	if oid == 0 {
 		return nil
 	}
-	id := strconv.FormatUint(uint64(oid), 10)
+	id := oidText(oid)
 	deadline := time.Now().Add(sessionPatience)
 	for pause := 5 * time.Millisecond; ; pause = min(2*pause, 200*time.Millisecond) {
 		answer, err := c.guarded(ctx, "end the sessions of a credential", nil, message(
@@ -113,7 +105,7 @@ func (e *Engine) runRevocation(ctx context.Context, v *victim) {
 	for _, s := range rendered {
 		statements = append(statements, s.Reveal())
 	}
-	err = e.inMain(ctx, func(c *conn) error {
+	err = e.inMain(ctx, e.mainOf(v.recipe), func(c *conn) error {
 		_, err := c.guarded(ctx, "run the revocation statements", []fence{e.sameServer()}, message(statements...))
 		if err == nil {
 			_, err = c.run(ctx, "DISCARD ALL")
@@ -130,7 +122,7 @@ func (e *Engine) runRevocation(ctx context.Context, v *victim) {
 func (e *Engine) rollBackPrepared(ctx context.Context, v *victim) (residue []string) {
 	name := statement.QuoteIdent(v.recipe.Username)
 	var prepared [][]string
-	err := e.inMain(ctx, func(c *conn) error {
+	err := e.inMain(ctx, e.mainOf(v.recipe), func(c *conn) error {
 		answer, err := c.guarded(ctx, revokingAccount, nil, "SELECT gid, database FROM pg_prepared_xacts WHERE owner = "+statement.QuoteLiteral(v.recipe.Username))
 		if err == nil {
 			prepared = answer.last()
@@ -142,8 +134,8 @@ func (e *Engine) rollBackPrepared(ctx context.Context, v *victim) (residue []str
 	}
 	for _, p := range prepared {
 		rollback := "ROLLBACK PREPARED " + statement.QuoteLiteral(p[0])
-		err := e.pool.with(ctx, revoking, p[1], func(c *conn) error {
-			defer c.run(ctx, "RESET ROLE") //nolint:errcheck // a connection on which it fails is not used again
+		err := e.pool.with(ctx, revoking, place{p[1], v.recipe.Maker}, func(c *conn) error {
+			defer c.close() // its role is the account's now
 			if _, err := c.run(ctx, "SET ROLE "+name); err != nil {
 				return err
 			}
@@ -159,12 +151,12 @@ func (e *Engine) rollBackPrepared(ctx context.Context, v *victim) (residue []str
 
 // databasesOf are the databases that hold anything of the account; what belongs
 // to no database is looked after in the engine's own.
-func (e *Engine) databasesOf(ctx context.Context, oid uint32) ([]string, error) {
+func (e *Engine) databasesOf(ctx context.Context, at place, oid uint32) ([]string, error) {
 	var names []string
-	err := e.inMain(ctx, func(c *conn) error {
+	err := e.inMain(ctx, at, func(c *conn) error {
 		names = names[:0]
 		answer, err := c.guarded(ctx, revokingAccount, nil, `SELECT DISTINCT coalesce(d.datname, current_database()) FROM pg_shdepend s
-			LEFT JOIN pg_database d ON d.oid = s.dbid WHERE s.refclassid = 'pg_authid'::regclass AND s.refobjid = `+strconv.FormatUint(uint64(oid), 10))
+			LEFT JOIN pg_database d ON d.oid = s.dbid WHERE s.refclassid = 'pg_authid'::regclass AND s.refobjid = `+oidText(oid))
 		if err != nil {
 			return err
 		}
@@ -183,7 +175,7 @@ func (e *Engine) empty(ctx context.Context, v *victim, database string) (residue
 	name := statement.QuoteIdent(v.recipe.Username)
 	for _, heir := range heirs(v.recipe) {
 		err = e.insist(ctx, func() error {
-			return e.pool.with(ctx, revoking, database, func(c *conn) error {
+			return e.pool.with(ctx, revoking, place{database, v.recipe.Maker}, func(c *conn) error {
 				_, err := c.guarded(ctx, revokingAccount, []fence{e.sameServer()}, message("SET LOCAL lock_timeout = '2s'", lockGrants,
 					"REASSIGN OWNED BY "+name+" TO "+heir, "DROP OWNED BY "+name))
 				return err
@@ -201,7 +193,7 @@ func (e *Engine) empty(ctx context.Context, v *victim, database string) (residue
 		residue = append(residue, fmt.Sprintf("in database %s: %s; run as a superuser there: REASSIGN OWNED BY %s TO %s; DROP OWNED BY %s",
 			database, plain(err).Error(), name, heirs(v.recipe)[0], name))
 	}
-	err = e.pool.with(ctx, revoking, database, func(c *conn) error {
+	err = e.pool.with(ctx, revoking, place{database, v.recipe.Maker}, func(c *conn) error {
 		left, err := e.revokeGrants(ctx, c, v.recipe.Username, v.oid)
 		residue = append(residue, left...)
 		return err
@@ -229,7 +221,7 @@ func heirs(r recipe) []string {
 // finish drops the account, or makes sure that what remains is an empty shell
 // without memberships and says why it remains.
 func (e *Engine) finish(ctx context.Context, v *victim, residue []string) error {
-	err := e.inMain(ctx, func(c *conn) error {
+	err := e.inMain(ctx, e.mainOf(v.recipe), func(c *conn) error {
 		_, err := c.guarded(ctx, revokingAccount, []fence{e.sameServer()}, v.recipe.rightsOver().drop([]string{v.recipe.Username}))
 		return err
 	})
@@ -243,7 +235,7 @@ func (e *Engine) finish(ctx context.Context, v *victim, residue []string) error 
 		}
 	}
 	e.late.add(e, v.oid, v.recipe.Username)
-	return e.inMain(ctx, func(c *conn) error { return e.endSessions(ctx, c, v.oid) })
+	return e.inMain(ctx, e.mainOf(v.recipe), func(c *conn) error { return e.endSessions(ctx, c, v.oid) })
 }
 
 // leaveShell takes every membership from an account that cannot be dropped, in
@@ -251,9 +243,9 @@ func (e *Engine) finish(ctx context.Context, v *victim, residue []string) error 
 // keeps it.
 func (e *Engine) leaveShell(ctx context.Context, v *victim, residue []string) error {
 	name := v.recipe.Username
-	err := e.inMain(ctx, func(c *conn) error {
+	err := e.inMain(ctx, e.mainOf(v.recipe), func(c *conn) error {
 		answer, err := c.guarded(ctx, revokingAccount, nil,
-			"SELECT g.rolname FROM pg_auth_members m JOIN pg_roles g ON g.oid = m.roleid WHERE m.member = "+strconv.FormatUint(uint64(v.oid), 10))
+			"SELECT g.rolname FROM pg_auth_members m JOIN pg_roles g ON g.oid = m.roleid WHERE m.member = "+oidText(v.oid))
 		if err != nil {
 			return err
 		}
@@ -276,5 +268,5 @@ func (e *Engine) leaveShell(ctx context.Context, v *victim, residue []string) er
 	slices.Sort(residue)
 	v.outcome.Residue = "the account is without login, password, session and membership, but cannot be dropped; it holds " +
 		strings.Join(slices.Compact(residue), "; ")
-	return e.inMain(ctx, func(c *conn) error { return e.endSessions(ctx, c, v.oid) })
+	return e.inMain(ctx, e.mainOf(v.recipe), func(c *conn) error { return e.endSessions(ctx, c, v.oid) })
 }

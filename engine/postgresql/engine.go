@@ -69,7 +69,9 @@ type Engine struct {
 	root   rootLogin
 	groups map[string]*groupState // of each role that was used here, by the role's name
 
-	late lateLook
+	wheel    makerWheel
+	gatherer gatherer
+	late     lateLook
 }
 
 // traits are what the source is and what root may do there, as found at Open.
@@ -78,8 +80,9 @@ type traits struct {
 	superuser  bool
 	createRole bool
 	inherit    bool
-	functions  bool // setup.sql is installed for this root
-	signal     bool // member of pg_signal_backend
+	functions  bool     // setup.sql is installed for this root
+	makers     []string // roles that make accounts for root, on 16 and later
+	signal     bool     // member of pg_signal_backend
 	identifier string
 }
 
@@ -124,7 +127,7 @@ func (Type) Open(ctx context.Context, o engine.Options) (engine.Engine, error) {
 
 // meet makes the first connection and learns who answers and what root may do.
 func (e *Engine) meet(ctx context.Context, connector *connector) error {
-	first, err := connector.connect(ctx, e.config.target.database)
+	first, err := connector.connect(ctx, e.main())
 	if err != nil {
 		return err
 	}
@@ -157,7 +160,8 @@ func readTraits(ctx context.Context, c *conn) (traits, error) {
 	answer, err := c.run(ctx, `SELECT current_setting('server_version_num'), r.rolsuper, r.rolcreaterole, r.rolinherit,
 		has_function_privilege('pg_control_system()', 'EXECUTE'),
 		`+setupInstalled+`,
-		pg_has_role('pg_signal_backend', 'USAGE') OR r.rolsuper
+		pg_has_role('pg_signal_backend', 'USAGE') OR r.rolsuper,
+		(SELECT string_agg(m.rolname, ',' ORDER BY length(m.rolname), m.rolname) FROM pg_roles m WHERE m.rolname ~ '^sv_maker_[0-9]+$' AND m.rolcreaterole AND NOT m.rolsuper AND pg_has_role(m.oid, 'MEMBER'))
 		FROM pg_roles r WHERE r.rolname = current_user`)
 	if err != nil {
 		return traits{}, err
@@ -170,6 +174,9 @@ func readTraits(ctx context.Context, c *conn) (traits, error) {
 	t := traits{
 		version: version, superuser: row[1] == "t", createRole: row[2] == "t", inherit: row[3] == "t",
 		functions: row[5] == "t", signal: row[6] == "t",
+	}
+	if version >= 160000 && row[7] != "" && !t.superuser {
+		t.makers = strings.Split(row[7], ",")
 	}
 	if row[4] == "t" {
 		if answer, err = c.run(ctx, "SELECT system_identifier FROM pg_control_system()"); err != nil {
@@ -194,8 +201,11 @@ func (e *Engine) operation(ctx context.Context) (context.Context, context.Cancel
 	return context.WithTimeout(ctx, e.config.OperationTimeout.Std())
 }
 
-// database is the one that connection_url names, where accounts are made.
-func (e *Engine) database() string { return e.config.target.database }
+// main is the database that connection_url names, where accounts are made.
+func (e *Engine) main() place { return place{database: e.config.target.database} }
+
+// mainOf is where the recipe's account is made and ended: as its maker.
+func (e *Engine) mainOf(r recipe) place { return place{e.config.target.database, r.Maker} }
 
 var (
 	_ engine.Type         = Type{}

@@ -40,12 +40,18 @@ func failure(kind engine.Kind, reason string, err error) *engine.Error {
 	return &engine.Error{Kind: kind, Reason: reason, Err: loggable(err)}
 }
 
-func unreachable(reason string, err error) error { return failure(engine.Unreachable, reason, err) }
-func busy(reason string, err error) error        { return failure(engine.Busy, reason, err) }
-func refused(reason string, err error) error     { return failure(engine.Refused, reason, err) }
-func uncertain(reason string, err error) error   { return failure(engine.Uncertain, reason, err) }
-func wrongServer(reason string, err error) error { return failure(engine.WrongServer, reason, err) }
-func misconfigured(reason string, err error) error {
+func unreachable(reason string, err error) *engine.Error {
+	return failure(engine.Unreachable, reason, err)
+}
+func busy(reason string, err error) *engine.Error    { return failure(engine.Busy, reason, err) }
+func refused(reason string, err error) *engine.Error { return failure(engine.Refused, reason, err) }
+func uncertain(reason string, err error) *engine.Error {
+	return failure(engine.Uncertain, reason, err)
+}
+func wrongServer(reason string, err error) *engine.Error {
+	return failure(engine.WrongServer, reason, err)
+}
+func misconfigured(reason string, err error) *engine.Error {
 	return failure(engine.Misconfigured, reason, err)
 }
 
@@ -108,14 +114,14 @@ func connectError(ctx context.Context, err error) error {
 // sentError maps the failure of a message that changes nothing twice: after an
 // ERROR the source has undone all of it; after anything else nobody knows.
 // Secrets are taken out of the source's words.
-func sentError(attempt string, err error, secrets ...statement.Secret) error {
+func sentError(attempt string, err error, secrets ...statement.Secret) *engine.Error {
 	var known *engine.Error
 	if errors.As(err, &known) {
 		return known
 	}
 	var pg *pgconn.PgError
 	if !errors.As(err, &pg) {
-		if pgconn.SafeToRetry(err) {
+		if errors.Is(err, errNotSent) {
 			return unreachable(attempt+": the connection was lost before anything was sent", err)
 		}
 		return uncertain(attempt+": the source did not answer, so it may have been done", err)
@@ -162,4 +168,29 @@ func nameTaken(err error) bool {
 	}
 	return pg.Code == codeDuplicateObject && pg.Routine == "CreateRole" ||
 		pg.Code == codeUniqueViolation && pg.ConstraintName == "pg_authid_rolname_index"
+}
+
+// plain takes the driver's error off, which is for this package only.
+func plain(err error) *engine.Error {
+	var known *engine.Error
+	if errors.As(err, &known) {
+		return known
+	}
+	return sentError("use the source", err)
+}
+
+func plainOrNil(err error) error {
+	if err == nil {
+		return nil
+	}
+	return plain(err)
+}
+
+// kindOf is the kind of an error; Uncertain where it is none of ours.
+func kindOf(err error) engine.Kind {
+	var known *engine.Error
+	if errors.As(err, &known) {
+		return known.Kind
+	}
+	return engine.Uncertain
 }

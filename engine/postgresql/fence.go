@@ -2,6 +2,7 @@ package postgresql
 
 import (
 	"context"
+	"strings"
 	"time"
 
 	"github.com/scaivault/scaivault/internal/statement"
@@ -45,18 +46,40 @@ func (e *Engine) sameServer() fence {
 // guarded sends a message behind fences. The results are those of the message
 // alone. The error is an *engine.Error; secrets are kept out of it.
 func (c *conn) guarded(ctx context.Context, attempt string, fences []fence, sql string, secrets ...statement.Secret) (results, error) {
-	text := ""
-	for _, f := range fences {
-		text += "SELECT 1/(" + f.condition + ")::int;\n"
+	if len(fences) == 0 {
+		answers, err := c.run(ctx, sql)
+		if err != nil {
+			return nil, rawError{sentError(attempt, err, secrets...), err}
+		}
+		return answers, nil
 	}
-	answers, err := c.run(ctx, text+sql)
+	conditions := make([]string, len(fences))
+	for i, f := range fences {
+		conditions[i] = "(" + f.condition + ")"
+	}
+	answers, err := c.run(ctx, "SELECT 1/("+strings.Join(conditions, " AND ")+")::int;\n"+sql)
 	switch {
 	case err == nil:
-		return answers[len(fences):], nil
-	case len(answers) < len(fences) && code(err) == codeDivisionByZero:
-		return nil, fences[len(answers)].failed(attempt)
+		return answers[1:], nil
+	case len(answers) == 0 && code(err) == codeDivisionByZero:
+		return nil, c.whichFence(ctx, attempt, fences, conditions)
 	}
 	return nil, rawError{sentError(attempt, err, secrets...), err}
+}
+
+// whichFence tells why a message was refused. What did not hold a moment ago
+// does not hold now: deadlines stay passed.
+func (c *conn) whichFence(ctx context.Context, attempt string, fences []fence, conditions []string) error {
+	answer, err := c.run(ctx, "SELECT "+strings.Join(conditions, ", "))
+	if err != nil {
+		return refused(attempt+": a condition for it did not hold at the source", err)
+	}
+	for i, held := range answer.last()[0] {
+		if held != "t" {
+			return fences[i].failed(attempt)
+		}
+	}
+	return refused(attempt+": a condition for it did not hold at the source", nil)
 }
 
 // rawError is an *engine.Error that still tells the driver's error to this

@@ -3,7 +3,6 @@ package postgresql
 import (
 	"context"
 	"fmt"
-	"strconv"
 
 	"github.com/scaivault/scaivault/internal/statement"
 )
@@ -73,7 +72,7 @@ func aclKeyword(class string) string {
 // gave it, in the database of the connection. What root cannot take is the
 // residue, with the statement that does.
 func (e *Engine) revokeGrants(ctx context.Context, c *conn, name string, oid uint32) (residue []string, err error) {
-	answer, err := c.guarded(ctx, revokingAccount, nil, fmt.Sprintf(heldRights, strconv.FormatUint(uint64(oid), 10)))
+	answer, err := c.guarded(ctx, revokingAccount, nil, fmt.Sprintf(heldRights, oidText(oid)))
 	if err != nil {
 		return nil, err
 	}

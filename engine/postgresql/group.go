@@ -87,11 +87,11 @@ func (e *Engine) PrepareRole(ctx context.Context, roleName string, er engine.Rol
 // refuse it in words of its own.
 func (e *Engine) mayMake(r *role) error {
 	root := statement.QuoteIdent(e.root.username)
-	if e.traits.superuser || e.traits.createRole || r.grouped() && e.traits.functions {
+	if e.traits.superuser || e.traits.createRole || r.grouped() && (e.traits.functions || len(e.makers()) > 0) {
 		return nil
 	}
-	if e.traits.functions {
-		return invalid("creation_statements need a root with CREATEROLE, and this one has only the functions of the setup: use privileges, or run ALTER ROLE %s CREATEROLE", root)
+	if e.traits.functions || len(e.makers()) > 0 {
+		return invalid("creation_statements need a root with CREATEROLE, and this one makes roles only through functions or makers: use privileges, or run ALTER ROLE %s CREATEROLE", root)
 	}
 	return invalid("root cannot make roles: run ALTER ROLE %s CREATEROLE, or install the functions that setup-sql prints", root)
 }
@@ -105,112 +105,14 @@ func shown(err error) error {
 	return plain(err)
 }
 
-// rehearse runs the creation statements and takes them back, so that a
-// statement that cannot work is refused when the role is saved.
-func (e *Engine) rehearse(ctx context.Context, roleName string, r *role) ([]string, error) {
-	name := e.newName(roleName)
-	rec := recipe{Username: name, Role: roleName, LeaseID: "lease_rehearsal"}
-	password := statement.Password(nil)
-	verifier := password
-	if r.PasswordForm == passwordScram {
-		verifier = statement.Secret(statement.ScramSHA256(password, 1, nil))
-	}
-	sql, err := creation(r, rec, verifier, time.Now().Add(time.Minute))
-	if err != nil {
-		return nil, err
-	}
-	err = e.insist(ctx, func() error {
-		return e.pool.with(ctx, issuing, e.database(), func(c *conn) error {
-			defer c.run(ctx, "ROLLBACK; DISCARD ALL") //nolint:errcheck // a connection on which it fails is not used again
-			if _, err := c.guarded(ctx, "try the creation statements", []fence{e.sameServer()}, message("BEGIN", lockGrants), verifier); err != nil {
-				return err
-			}
-			for _, s := range sql {
-				if err := e.rehearseOne(ctx, c, s, name, verifier, password); err != nil {
-					return err
-				}
-			}
-			answer, err := c.run(ctx, "SELECT count(*) FROM pg_roles WHERE rolname = "+statement.QuoteLiteral(name))
-			if err == nil && answer.one() != "1" {
-				return invalid("creation_statements make no role named {{name}}")
-			}
-			return err
-		})
-	})
-	if err != nil {
-		return nil, shown(err)
-	}
-	return e.statementWarnings(r), nil
-}
-
-func (e *Engine) rehearseOne(ctx context.Context, c *conn, sql, name string, secrets ...statement.Secret) error {
-	_, err := c.run(ctx, sql)
-	told := ""
-	for _, n := range c.notices {
-		if n.Code == codePrivilegeNotGiven {
-			told = n.Message
-		}
-	}
-	if err == nil && told == "" {
-		return nil
-	}
-	if err != nil {
-		if code(err) == "" || retried(err) || code(err) == codeLockNotAvailable || code(err) == codeQueryCanceled {
-			return sentError("try the creation statements", err, secrets...)
-		}
-		told = sentError("try the creation statements", err, secrets...).(*engine.Error).Reason //nolint:forcetypeassert // it always is
-	}
-	if statement, ok := e.grantToRoot(sql, name); ok {
-		return invalid("root cannot give what creation_statements grant (%s): run as the owner of the objects: %s", told, statement)
-	}
-	return invalid("%s", told)
-}
-
-// grantToRoot turns a GRANT to the new account into the one that root lacks.
-func (e *Engine) grantToRoot(sql, name string) (string, bool) {
-	trimmed := strings.TrimSpace(sql)
-	if len(trimmed) < 6 || !strings.EqualFold(trimmed[:6], "GRANT ") {
-		return "", false
-	}
-	at := strings.LastIndex(trimmed, statement.QuoteIdent(name))
-	if at < 0 {
-		at = strings.LastIndex(trimmed, name)
-	}
-	if at < 0 {
-		return "", false
-	}
-	option := "WITH GRANT OPTION"
-	if !strings.Contains(strings.ToUpper(trimmed), " ON ") {
-		option = "WITH ADMIN OPTION"
-	}
-	return trimmed[:at] + statement.QuoteIdent(e.root.username) + " " + option, true
-}
-
-func (e *Engine) statementWarnings(r *role) []string {
-	var warnings []string
-	if r.PasswordForm == passwordPlain {
-		warnings = append(warnings, "password_form plain: the password is sent in the statement and may appear in the source's log")
-	}
-	if r.creation.Has("grant") && r.creation.Has("on") {
-		warnings = append(warnings, "the statements grant rights to each account directly, which grows the access lists of the objects: PostgreSQL refuses at about 2,400 accounts, and each is slower than the one before. The form privileges has neither limit")
-	}
-	return warnings
-}
-
 // readyGroup sees to it that the group exists and that its ON ALL rights are
-// fresh, before a member is made. Of several callers one does the work; others
-// go on where there is a group already.
+// fresh, before a member is made. Of several callers one does the work, the others
+// wait for it.
 func (e *Engine) readyGroup(ctx context.Context, roleName string, r *role) error {
 	state := e.groupOf(roleName, r)
 	state.mu.Lock()
-	fresh := e.fresh(state, r)
-	state.mu.Unlock()
-	if fresh {
-		return nil
-	}
-	state.mu.Lock()
 	defer state.mu.Unlock()
-	if e.fresh(state, r) {
+	if state.fresh(r) {
 		return nil
 	}
 	err := e.insist(ctx, func() error {
@@ -231,7 +133,8 @@ func (e *Engine) readyGroup(ctx context.Context, roleName string, r *role) error
 	return nil
 }
 
-func (e *Engine) fresh(state *groupState, r *role) bool {
+// fresh tells whether the rights need not be looked at before an issue.
+func (state *groupState) fresh(r *role) bool {
 	if state.seenAt.IsZero() {
 		return false
 	}
@@ -268,8 +171,13 @@ func (e *Engine) forgetGroup(name string) {
 // every database. Strict, it fails for every right that root cannot give; else
 // objects that came later and that root may not grant are passed over.
 func (e *Engine) makeGroup(ctx context.Context, name string, r *role, strict bool) (warnings []string, err error) {
-	for i, database := range append([]string{e.database()}, e.config.Databases...) {
-		err := e.pool.with(ctx, issuing, database, func(c *conn) error {
+	if len(e.makers()) > 0 {
+		if err := e.makeMakersGroup(ctx, name); err != nil {
+			return nil, err
+		}
+	}
+	for i, database := range append([]string{e.main().database}, e.config.Databases...) {
+		err := e.pool.with(ctx, issuing, place{database: database}, func(c *conn) error {
 			w := groupWork{e: e, c: c, name: name, role: r, strict: strict}
 			if i == 0 {
 				w.create = true

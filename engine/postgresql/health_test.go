@@ -57,6 +57,9 @@ func TestHealthWarnsOfGrowingCost(t *testing.T) {
 		t.Fatal(err)
 	}
 	s.server.ExecIn(t, s.db, setup)
+	if h := e.Check(t.Context()); len(h.Warnings) != 1 || !strings.Contains(h.Warnings[0], "save the engine once more") {
+		t.Errorf("health of the engine of before: %+v", h)
+	}
 	if h := s.open(t, nil).Check(t.Context()); h.Status != "healthy" || len(h.Warnings) != 0 {
 		t.Errorf("health with the functions: %+v", h)
 	}

@@ -18,6 +18,10 @@ import (
 // installations.
 const lockGrants = "SELECT pg_advisory_xact_lock(1398164564::int8 << 32 | (SELECT oid::int8 FROM pg_database WHERE datname = current_database()))"
 
+// commitLocally lets the commit of a creation wait for no standby: an account
+// that a failover loses harms nobody. Never for a drop, which would come back.
+const commitLocally = "SET LOCAL synchronous_commit = local"
+
 // draft is what Plan keeps for Issue beside the recipe.
 type draft struct {
 	recipe   recipe
@@ -42,7 +46,7 @@ func (e *Engine) Plan(_ context.Context, r engine.PlanRequest) (*engine.Plan, er
 	}
 	if ro.grouped() {
 		rec.Group = e.groupName(r.RoleName, ro)
-		rec.Functions = e.traits.functions
+		rec.Functions, rec.Maker = e.traits.functions, e.nextMaker()
 	}
 	d := &draft{recipe: rec}
 	if ro.PasswordForm == passwordScram {
@@ -113,18 +117,28 @@ func (e *Engine) create(ctx context.Context, p *engine.Plan, r *role, rec recipe
 		if err := e.readyGroup(ctx, rec.Role, r); err != nil {
 			return 0, notIssued(err)
 		}
+		return e.createMember(ctx, &creating{plan: p, role: r, recipe: rec, verifier: verifier})
 	}
 	err = e.insist(ctx, func() error {
-		return e.pool.with(ctx, issuing, e.database(), func(c *conn) error {
-			if r.grouped() {
-				oid, err = e.createMember(ctx, c, p, r, rec, verifier)
-			} else {
-				oid, err = e.createByStatements(ctx, c, p, r, rec, verifier)
-			}
+		return e.pool.with(ctx, issuing, e.main(), func(c *conn) error {
+			oid, err = e.createByStatements(ctx, c, p, r, rec, verifier)
 			return err
 		})
 	})
 	return oid, err
+}
+
+// createMember makes a member of the role's group.
+func (e *Engine) createMember(ctx context.Context, n *creating) (uint32, error) {
+	if *e.config.ScramIterations <= gatherRounds {
+		return e.gather(ctx, n)
+	}
+	err := e.insist(ctx, func() error {
+		return e.pool.with(ctx, issuing, e.mainOf(n.recipe), func(c *conn) error {
+			return e.createMembers(ctx, c, []*creating{n}, n.plan.Deadline)
+		})
+	})
+	return n.oid, err
 }
 
 // issueError keeps the kinds to those that Issue may answer.
@@ -142,15 +156,6 @@ func notIssued(err error) error {
 		return failure(engine.Busy, known.Reason, err)
 	}
 	return plain(err)
-}
-
-// plain takes the driver's error off, which is for this package only.
-func plain(err error) error {
-	var known *engine.Error
-	if errors.As(err, &known) {
-		return known
-	}
-	return sentError("use the source", err)
 }
 
 // insist repeats what failed because somebody else changed the same rows of the
@@ -174,22 +179,6 @@ func retried(err error) bool {
 	return slices.Contains([]string{codeInternal, codeDeadlock, codeSerialization}, code(err))
 }
 
-// createMember makes a member of the role's group. The role that a commit may
-// lose in a failover is harmless, so that commit need not wait for standbys.
-func (e *Engine) createMember(ctx context.Context, c *conn, p *engine.Plan, r *role, rec recipe, verifier statement.Secret) (uint32, error) {
-	account := newAccount{
-		name: rec.Username, verifier: verifier, until: c.sourceTime(p.ExpiresAt),
-		group: rec.Group, mark: rec.Mark, asGroup: r.RunAsGroup,
-	}
-	statements := append([]string{"SET LOCAL synchronous_commit = local"}, rec.rightsOver().create(account)...)
-	statements = append(statements, "SELECT "+statement.QuoteLiteral(statement.QuoteIdent(rec.Username))+"::regrole::oid")
-	answer, err := c.guarded(ctx, "issue a credential", e.issueFences(c, p), message(statements...), verifier)
-	if err != nil {
-		return 0, err
-	}
-	return parseOID(answer.one()), nil
-}
-
 func (e *Engine) issueFences(c *conn, p *engine.Plan) []fence {
 	return []fence{beforeDeadline(c, p.Deadline), e.sameServer()}
 }
@@ -202,7 +191,7 @@ func (e *Engine) createByStatements(ctx context.Context, c *conn, p *engine.Plan
 	if err != nil {
 		return 0, err
 	}
-	statements := []string{"SET LOCAL synchronous_commit = local"}
+	statements := []string{commitLocally}
 	if r.creation.Has("grant") || r.creation.Has("revoke") {
 		// The wait for the lock may outlast the deadline: look once more.
 		statements = append(statements, lockGrants, "SELECT 1/("+beforeDeadline(c, p.Deadline).condition+")::int")
@@ -256,11 +245,3 @@ func (e *Engine) accountMark(name, leaseID string) string {
 }
 
 const markPrefix = "scaivault:"
-
-func parseOID(text string) uint32 {
-	var oid uint32
-	if _, err := fmt.Sscan(text, &oid); err != nil {
-		return 0
-	}
-	return oid
-}

@@ -2,7 +2,6 @@ package postgresql
 
 import (
 	"context"
-	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -52,11 +51,11 @@ func (e *Engine) lookLate() {
 
 	list := make([]string, 0, len(oids))
 	for oid := range oids {
-		list = append(list, strconv.FormatUint(uint64(oid), 10))
+		list = append(list, oidText(oid))
 	}
 	ctx, cancel := e.operation(context.Background())
 	defer cancel()
-	err := e.inMain(ctx, func(c *conn) error {
+	err := e.inMain(ctx, e.main(), func(c *conn) error {
 		answer, err := c.guarded(ctx, "look for late sessions", nil, "SELECT DISTINCT usesysid FROM pg_stat_activity WHERE usesysid IN ("+strings.Join(list, ",")+")")
 		if err != nil {
 			return err

@@ -199,7 +199,7 @@ func TestRevocationKeepsAConnection(t *testing.T) {
 	var wg sync.WaitGroup
 	for range 3 {
 		p := plan(t, e, slow)
-		wg.Go(func() { _, _ = e.Issue(t.Context(), p) }) //nolint:errcheck // only in the way
+		wg.Go(func() { _, _ = e.Issue(t.Context(), p) }) // only in the way
 	}
 	for s.count(t, "SELECT count(*) FROM pg_stat_activity WHERE usename = $1 AND wait_event = 'PgSleep'", s.root) == 0 {
 		time.Sleep(5 * time.Millisecond)

@@ -15,10 +15,11 @@ func (e *Engine) List(ctx context.Context) ([]engine.Account, error) {
 	ctx, cancel := e.operation(ctx)
 	defer cancel()
 	var accounts []engine.Account
-	err := e.inMain(ctx, func(c *conn) error {
+	err := e.inMain(ctx, e.main(), func(c *conn) error {
 		accounts = accounts[:0]
 		answer, err := c.guarded(ctx, "list accounts", []fence{e.sameServer()}, `
-			SELECT r.rolname, r.oid, shobj_description(r.oid, 'pg_authid'), g.rolname, shobj_description(g.oid, 'pg_authid')
+			SELECT r.rolname, r.oid, shobj_description(r.oid, 'pg_authid'), g.rolname, shobj_description(g.oid, 'pg_authid'),
+				(SELECT min(k.rolname) FROM pg_auth_members a JOIN pg_roles k ON k.oid = a.member WHERE a.roleid = r.oid AND a.admin_option AND starts_with(k.rolname, '`+makerPrefix+`'))
 			FROM pg_roles r
 			LEFT JOIN pg_auth_members m ON m.member = r.oid AND (SELECT starts_with(rolname, '`+groupPrefix+`') FROM pg_roles WHERE oid = m.roleid)
 			LEFT JOIN pg_roles g ON g.oid = m.roleid
@@ -43,13 +44,14 @@ func (e *Engine) List(ctx context.Context) ([]engine.Account, error) {
 	return accounts, nil
 }
 
-// listed judges one row: name, oid, comment, group, comment of the group.
+// listed judges one row: name, oid, comment, group, comment of the group,
+// maker.
 func (e *Engine) listed(row []string) (engine.Account, bool) {
 	name, comment, group := row[0], row[2], row[3]
 	if !e.options.Namer.Ours(name) {
 		return engine.Account{}, false
 	}
-	r := recipe{Source: e.source, Username: name, OID: parseOID(row[1])}
+	r := recipe{Source: e.source, Username: name, OID: parseOID(row[1]), Maker: row[5]}
 	if strings.HasPrefix(comment, markPrefix+name+":") && e.options.Namer.OursMark(comment) {
 		r.Mark = comment
 	}

@@ -18,7 +18,7 @@ func (e *Engine) Lookup(ctx context.Context, raw engine.Recipe) (engine.Presence
 	ctx, cancel := e.operation(ctx)
 	defer cancel()
 	var found []account
-	err = e.inMain(ctx, func(c *conn) error {
+	err = e.inMain(ctx, e.main(), func(c *conn) error {
 		found, err = e.lookUp(ctx, c, r)
 		return err
 	})
@@ -61,7 +61,7 @@ func (e *Engine) Renew(ctx context.Context, raw engine.Recipe, until time.Time) 
 	ctx, cancel := e.operation(ctx)
 	defer cancel()
 	err = e.insist(ctx, func() error {
-		return e.pool.with(ctx, issuing, e.database(), func(c *conn) error { return e.renew(ctx, c, r, until) })
+		return e.pool.with(ctx, issuing, e.mainOf(r), func(c *conn) error { return e.renew(ctx, c, r, until) })
 	})
 	return plainOrNil(err)
 }

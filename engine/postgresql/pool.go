@@ -15,12 +15,20 @@ const (
 	revoking             // killing them, and looking after the source
 )
 
+// place is where a connection leads, and as whom.
+type place struct {
+	database string
+	maker    string // the role that it acts as; root itself where empty
+}
+
 // pool bounds the connections to a source. Issuing never holds all of them, so
 // that revocation finds one however many callers want credentials.
 type pool struct {
 	patience time.Duration // for a connection to be made, or to show that it lives
 	all      chan struct{} // one token per connection in use
 	issuing  chan struct{} // one token per connection used for issuing
+
+	logins sync.RWMutex // held by who logs in; alone, while the root's password changes
 
 	mu        sync.Mutex
 	connector *connector
@@ -46,10 +54,10 @@ func newPool(c *connector, limit int) *pool {
 
 var errClosed = errors.New("the engine is closed")
 
-// with runs f with a connection to the database. A connection on which f, or
+// with runs f with a connection to the place. A connection on which f, or
 // the source, left anything unfinished is not used again. The error of taking
 // the connection says that nothing was sent.
-func (p *pool) with(ctx context.Context, l lane, database string, f func(*conn) error) error {
+func (p *pool) with(ctx context.Context, l lane, at place, f func(*conn) error) error {
 	if l == issuing {
 		if err := take(ctx, p.issuing); err != nil {
 			return err
@@ -61,7 +69,7 @@ func (p *pool) with(ctx context.Context, l lane, database string, f func(*conn) 
 	}
 	defer func() { <-p.all }()
 
-	c, err := p.get(ctx, database)
+	c, err := p.get(ctx, at)
 	if err != nil {
 		return err
 	}
@@ -80,9 +88,9 @@ func take(ctx context.Context, tokens chan struct{}) error {
 }
 
 // get finds an idle connection that works, or makes one.
-func (p *pool) get(ctx context.Context, database string) (*conn, error) {
+func (p *pool) get(ctx context.Context, at place) (*conn, error) {
 	for {
-		c, spare, err := p.pick(database)
+		c, spare, err := p.pick(at)
 		if err != nil {
 			return nil, unreachable("use the source", err)
 		}
@@ -90,7 +98,7 @@ func (p *pool) get(ctx context.Context, database string) (*conn, error) {
 			spare.close()
 		}
 		if c == nil {
-			return p.connect(ctx, database)
+			return p.connect(ctx, at)
 		}
 		if time.Since(c.usedAt) < maxIdle {
 			return c, nil
@@ -107,16 +115,16 @@ func (p *pool) get(ctx context.Context, database string) (*conn, error) {
 	}
 }
 
-// pick takes the idle connection to the database that was used last, and one to
+// pick takes the idle connection to the place that was used last, and one to
 // close where the idle ones would exceed the limit together with a new one.
-func (p *pool) pick(database string) (c, spare *conn, err error) {
+func (p *pool) pick(at place) (c, spare *conn, err error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.closed {
 		return nil, nil, errClosed
 	}
 	for i := len(p.idle) - 1; i >= 0; i-- {
-		if p.idle[i].database == database {
+		if p.idle[i].place == at {
 			c = p.idle[i]
 			p.idle = append(p.idle[:i], p.idle[i+1:]...)
 			return c, nil, nil
@@ -134,13 +142,25 @@ func (p *pool) put(c *conn) {
 	defer p.mu.Unlock()
 	switch {
 	case c.pg.IsClosed():
-		p.abandoned[c.pg.PID()] = time.Now()
+		p.abandon(c)
 	case p.closed || c.pg.IsBusy() || c.pg.TxStatus() != idleStatus:
-		p.abandoned[c.pg.PID()] = time.Now()
+		p.abandon(c)
 		go c.close()
 	default:
 		p.idle = append(p.idle, c)
 	}
+}
+
+// abandon remembers a backend for Settle, for as long as any operation may take
+// and then some.
+func (p *pool) abandon(c *conn) {
+	now := time.Now()
+	for pid, at := range p.abandoned {
+		if now.Sub(at) > 4*maxOperationTimeout {
+			delete(p.abandoned, pid)
+		}
+	}
+	p.abandoned[c.pg.PID()] = now
 }
 
 // givenUp are the backends abandoned so far.
@@ -165,19 +185,29 @@ func (p *pool) forget(gone map[uint32]time.Time) {
 	}
 }
 
-// replace makes later connections in another way. Open ones stay: a changed
+// change makes later connections in another way once f, which changes the
+// password at the source, has succeeded. Nobody logs in meanwhile: it would be
+// with a password that may be the former one. Open connections stay, a changed
 // password does not end them.
-func (p *pool) replace(c *connector) {
+func (p *pool) change(c *connector, f func() error) error {
+	p.logins.Lock()
+	defer p.logins.Unlock()
+	if err := f(); err != nil {
+		return err
+	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.connector = c
+	return nil
 }
 
-func (p *pool) connect(ctx context.Context, database string) (*conn, error) {
+func (p *pool) connect(ctx context.Context, at place) (*conn, error) {
+	p.logins.RLock()
+	defer p.logins.RUnlock()
 	p.mu.Lock()
 	connector := p.connector
 	p.mu.Unlock()
-	return connector.connect(ctx, database)
+	return connector.connect(ctx, at)
 }
 
 // close ends the idle connections; those in use end when they come back.

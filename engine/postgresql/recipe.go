@@ -17,6 +17,7 @@ type recipe struct {
 	Group      string   `json:"group,omitempty"`     // of the privileges form
 	Mark       string   `json:"mark"`                // the comment that makes the account ours
 	Functions  bool     `json:"functions,omitempty"` // made through the functions of the setup
+	Maker      string   `json:"maker,omitempty"`     // the role that made it for root
 	LeaseID    string   `json:"lease_id"`
 	Role       string   `json:"role,omitempty"`
 	Heir       string   `json:"heir,omitempty"` // who gets what the account owns; the group, else root, where empty

@@ -2,22 +2,11 @@ package postgresql
 
 import (
 	"context"
-	"errors"
 	"slices"
 	"strconv"
 
-	"github.com/scaivault/scaivault/engine"
 	"github.com/scaivault/scaivault/internal/statement"
 )
-
-// kindOf is the kind of an error; Uncertain where it is none of ours.
-func kindOf(err error) engine.Kind {
-	var known *engine.Error
-	if errors.As(err, &known) {
-		return known.Kind
-	}
-	return engine.Uncertain
-}
 
 // retireGroups drops groups that lost their last member and that no role of
 // this engine uses now. A group dropped too early is made again by the next
@@ -44,7 +33,7 @@ func (e *Engine) retire(ctx context.Context, name string) error {
 	defer cancel()
 	literal := statement.QuoteLiteral(name)
 	var oid uint32
-	err := e.inMain(ctx, func(c *conn) error {
+	err := e.inMain(ctx, e.main(), func(c *conn) error {
 		// Root is itself a member of what it made, by the ADMIN option of 16
 		// and later: a role that can log in as a credential is what counts.
 		answer, err := c.guarded(ctx, "drop a group", []fence{e.sameServer()}, `SELECT r.oid, shobj_description(r.oid, 'pg_authid') FROM pg_roles r
@@ -61,12 +50,12 @@ func (e *Engine) retire(ctx context.Context, name string) error {
 	if err != nil || oid == 0 {
 		return err
 	}
-	databases, err := e.databasesOf(ctx, oid)
+	databases, err := e.databasesOf(ctx, e.main(), oid)
 	if err != nil {
 		return err
 	}
 	for _, database := range databases {
-		err := e.pool.with(ctx, revoking, database, func(c *conn) error {
+		err := e.pool.with(ctx, revoking, place{database: database}, func(c *conn) error {
 			_, err := e.revokeGrants(ctx, c, name, oid)
 			return err
 		})
@@ -74,8 +63,8 @@ func (e *Engine) retire(ctx context.Context, name string) error {
 			return err
 		}
 	}
-	return e.inMain(ctx, func(c *conn) error {
-		_, err := c.guarded(ctx, "drop a group "+strconv.Quote(name), nil, e.rights.dropGroup(name))
+	return e.inMain(ctx, e.groupOwner(), func(c *conn) error {
+		_, err := c.guarded(ctx, "drop a group "+strconv.Quote(name), nil, message(e.rights.dropGroup(name, e.groupMark(name))...))
 		return err
 	})
 }

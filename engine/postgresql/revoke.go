@@ -1,11 +1,14 @@
 package postgresql
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
+	"time"
 
 	"github.com/scaivault/scaivault/engine"
 	"github.com/scaivault/scaivault/internal/statement"
@@ -13,6 +16,10 @@ import (
 
 // batchSize is how many accounts are killed together.
 const batchSize = 100
+
+// batchPatience is how long sessions that were ended get to be gone before
+// their accounts leave the batch.
+const batchPatience = time.Second
 
 const revokingAccount = "revoke a credential"
 
@@ -50,11 +57,18 @@ func (e *Engine) RevokeBatch(ctx context.Context, rs []engine.Recipe) []engine.R
 			live = append(live, v)
 		}
 	}
-	slices.SortFunc(live, func(a, b *victim) int { return strings.Compare(a.recipe.Username, b.recipe.Username) })
-	for chunk := range slices.Chunk(live, batchSize) {
-		e.revokeChunk(ctx, chunk)
+	slices.SortFunc(live, func(a, b *victim) int {
+		return cmp.Or(strings.Compare(a.recipe.Maker, b.recipe.Maker), strings.Compare(a.recipe.Username, b.recipe.Username))
+	})
+	for len(live) > 0 {
+		n := 1 // of one maker, who alone may end them
+		for n < min(len(live), batchSize) && live[n].recipe.Maker == live[0].recipe.Maker {
+			n++
+		}
+		e.revokeChunk(ctx, live[:n])
+		live = live[n:]
 	}
-	e.retireGroups(ctx, formerGroups(live))
+	e.retireGroups(ctx, formerGroups(victims))
 
 	results := make([]engine.Result, len(rs))
 	for i, v := range victims {
@@ -97,25 +111,40 @@ func (e *Engine) revokeChunk(ctx context.Context, victims []*victim) {
 
 // tryChunk kills the easy ones together and the others one after the other.
 func (e *Engine) tryChunk(ctx context.Context, victims []*victim) error {
-	ctx, cancel := e.operation(ctx)
+	together, cancel := e.operation(ctx)
 	defer cancel()
 	var hard []*victim
-	err := e.insist(ctx, func() error {
-		return e.pool.with(ctx, revoking, e.database(), func(c *conn) error {
+	err := e.insist(together, func() error {
+		return e.pool.with(together, revoking, e.mainOf(victims[0].recipe), func(c *conn) error {
 			b := batch{e: e, c: c}
 			var err error
-			hard, err = b.run(ctx, victims)
+			hard, err = b.run(together, victims)
 			return err
 		})
 	}, codeUndefinedObject)
 	if err != nil {
 		return err
 	}
-	for _, v := range hard {
-		v.err = e.dismantle(ctx, v)
-		v.done = true
-	}
+	e.dismantleAll(ctx, hard)
 	return nil
+}
+
+// dismantleAll deals with each by itself, and with as many at a time as there
+// are connections beside the one that is kept.
+func (e *Engine) dismantleAll(ctx context.Context, victims []*victim) {
+	var wg sync.WaitGroup
+	places := make(chan struct{}, *e.config.MaxOpenConnections-1)
+	for _, v := range victims {
+		places <- struct{}{}
+		wg.Go(func() {
+			defer func() { <-places }()
+			ctx, cancel := e.operation(ctx)
+			defer cancel()
+			v.err = e.dismantle(ctx, v)
+			v.done = true
+		})
+	}
+	wg.Wait()
 }
 
 // batch is the fast path: five messages for up to batchSize accounts.
@@ -139,7 +168,7 @@ func (b batch) run(ctx context.Context, victims []*victim) (hard []*victim, err 
 	if err := b.disable(ctx, here); err != nil {
 		return nil, err
 	}
-	ties, err := b.look(ctx, victims)
+	ties, err := b.endSessions(ctx, victims)
 	if err != nil {
 		return nil, err
 	}
@@ -197,35 +226,6 @@ func (b batch) find(ctx context.Context, victims []*victim) error {
 	return nil
 }
 
-// account is what the source says of a role.
-type account struct {
-	oid     uint32
-	login   bool
-	comment string
-	member  bool // of the group asked for
-}
-
-// accountQuery looks up rows of (number, name, group).
-func accountQuery(values []string) string {
-	return `SELECT v.i, r.oid, r.rolcanlogin, shobj_description(r.oid, 'pg_authid'),
-		EXISTS (SELECT FROM pg_auth_members m JOIN pg_roles g ON g.oid = m.roleid WHERE m.member = r.oid AND g.rolname = v.g)
-		FROM (VALUES ` + strings.Join(values, ",") + `) v(i, n, g) JOIN pg_roles r ON r.rolname = v.n`
-}
-
-func readAccount(row []string) account {
-	return account{oid: parseOID(row[0]), login: row[1] == "t", comment: row[2], member: row[3] == "t"}
-}
-
-func (e *Engine) ours(r recipe, a account) bool {
-	if !e.options.Namer.Ours(r.Username) {
-		return false
-	}
-	if r.OID != 0 {
-		return r.OID == a.oid
-	}
-	return a.comment == r.Mark || r.Group != "" && a.member
-}
-
 // disable takes login and password away, and commits that by itself: from here
 // on no session begins.
 func (b batch) disable(ctx context.Context, victims []*victim) error {
@@ -238,6 +238,49 @@ func (b batch) disable(ctx context.Context, victims []*victim) error {
 	}
 	_, err := b.c.guarded(ctx, revokingAccount, nil, message(statements...))
 	return err
+}
+
+// endSessions ends all sessions together and answers what the accounts still
+// hold when that has had some time.
+func (b batch) endSessions(ctx context.Context, victims []*victim) (map[uint32]tie, error) {
+	deadline := time.Now().Add(batchPatience)
+	for told := false; ; told = true {
+		ties, err := b.look(ctx, victims)
+		if err != nil {
+			return nil, err
+		}
+		var oids, lend []string
+		for _, v := range victims {
+			switch {
+			case !ties[v.oid].sessions:
+			case b.e.traits.signal:
+				oids = append(oids, oidText(v.oid))
+			case v.found:
+				oids = append(oids, oidText(v.oid))
+				lend = append(lend, v.recipe.rightsOver().lend(v.recipe.Username))
+			}
+		}
+		if len(oids) == 0 || time.Now().After(deadline) {
+			return ties, nil
+		}
+		if told {
+			select {
+			case <-ctx.Done():
+				return nil, busy(revokingAccount+": its sessions were told to end and are still there", ctx.Err())
+			case <-time.After(2 * time.Millisecond):
+			}
+		} else if len(lend) > 0 {
+			if _, err := b.c.guarded(ctx, revokingAccount, nil, message(lend...)); err != nil {
+				return nil, err
+			}
+		}
+		if _, err := b.c.guarded(ctx, revokingAccount, nil, "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usesysid IN ("+strings.Join(oids, ",")+")"); err != nil {
+			if code(err) == codeNoPrivilege {
+				return ties, nil // taken one by one, each says what is missing
+			}
+			return nil, err
+		}
+	}
 }
 
 // tie is what still holds an account.
@@ -254,7 +297,7 @@ func (b batch) look(ctx context.Context, victims []*victim) (map[uint32]tie, err
 	var oids, names []string
 	for _, v := range victims {
 		if v.oid != 0 {
-			oids = append(oids, strconv.FormatUint(uint64(v.oid), 10))
+			oids = append(oids, oidText(v.oid))
 			names = append(names, statement.QuoteLiteral(v.recipe.Username))
 		}
 	}

@@ -21,7 +21,7 @@ type rights interface {
 	mark(name, mark string) string // empty where create has done it
 	leave(name, group string) string
 	createGroup(name, mark string) []string
-	dropGroup(name string) string
+	dropGroup(name, mark string) []string // fails while it has members
 }
 
 // newAccount is what an account is made of.
@@ -92,7 +92,16 @@ func (ownRights) createGroup(name, mark string) []string {
 	}
 }
 
-func (ownRights) dropGroup(name string) string { return "DROP ROLE " + statement.QuoteIdent(name) }
+// dropGroup looks for members itself, since DROP ROLE would take the membership
+// from one that was made meanwhile. The comment takes the lock for which, from
+// 16 on, the making of a member waits.
+func (ownRights) dropGroup(name, mark string) []string {
+	return []string{
+		"COMMENT ON ROLE " + statement.QuoteIdent(name) + " IS " + statement.QuoteLiteral(mark),
+		"SELECT 1/(NOT EXISTS (SELECT FROM pg_auth_members m JOIN pg_roles g ON g.oid = m.roleid WHERE g.rolname = " + statement.QuoteLiteral(name) + " AND NOT m.admin_option))::int",
+		"DROP ROLE " + statement.QuoteIdent(name),
+	}
+}
 
 // functionRights go through the functions of setup.sql.
 type functionRights struct{}
@@ -148,8 +157,8 @@ func (functionRights) createGroup(name, mark string) []string {
 	return []string{call("create_group", statement.QuoteLiteral(name), statement.QuoteLiteral(mark))}
 }
 
-func (functionRights) dropGroup(name string) string {
-	return call("drop_group", statement.QuoteLiteral(name))
+func (functionRights) dropGroup(name, _ string) []string {
+	return []string{call("drop_group", statement.QuoteLiteral(name))}
 }
 
 var (

@@ -33,28 +33,35 @@ func (e *Engine) SetRoot(ctx context.Context, candidate map[string]statement.Sec
 	ctx, cancel := e.operation(ctx)
 	defer cancel()
 	proof := e.pool.connector.as(login)
-	if c, err := proof.connect(ctx, e.database()); err == nil {
-		c.close() // done before
-	} else {
+	prove := func() error {
+		c, err := proof.connect(ctx, e.main())
+		if err == nil {
+			c.close()
+		}
+		return err
+	}
+	if e.pool.change(proof, prove) != nil { // else it was done before
 		verifier := statement.Secret(statement.ScramSHA256(login.password, *e.config.ScramIterations, nil))
-		err := e.inMain(ctx, func(c *conn) error {
-			_, err := c.guarded(ctx, attempt, []fence{e.sameServer()}, message(
-				// Two nodes must not take turns: the last to commit would win at
-				// the source, and another in the store.
-				"SELECT pg_advisory_xact_lock(1398164564::int8 << 32 | (SELECT oid::int8 FROM pg_roles WHERE rolname = current_user))",
-				"ALTER ROLE CURRENT_USER PASSWORD "+statement.QuoteLiteral(verifier.Reveal())), verifier, login.password)
-			return err
+		err := e.inMain(ctx, e.main(), func(c *conn) error {
+			return e.pool.change(proof, func() error {
+				_, err := c.guarded(ctx, attempt, []fence{e.sameServer()}, message(
+					// Two nodes must not take turns: the last to commit would win at
+					// the source, and another in the store.
+					"SELECT pg_advisory_xact_lock(1398164564::int8 << 32 | (SELECT oid::int8 FROM pg_roles WHERE rolname = current_user))",
+					"ALTER ROLE CURRENT_USER PASSWORD "+statement.QuoteLiteral(verifier.Reveal())), verifier, login.password)
+				if err != nil {
+					return err
+				}
+				if err := prove(); err != nil {
+					return uncertain(attempt+": the source took the new password and refuses it", err)
+				}
+				return nil
+			})
 		})
 		if err != nil {
 			return plain(err)
 		}
-		c, err := proof.connect(ctx, e.database())
-		if err != nil {
-			return uncertain(attempt+": the source took the new password and refuses it", err)
-		}
-		c.close()
 	}
-	e.pool.replace(proof)
 	e.mu.Lock()
 	e.root = login
 	e.mu.Unlock()

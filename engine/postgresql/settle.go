@@ -37,7 +37,7 @@ func (e *Engine) Settle(ctx context.Context, node string, raws []engine.Recipe) 
 	ctx, cancel := e.operation(ctx)
 	defer cancel()
 	given := e.pool.givenUp()
-	err := e.inMain(ctx, func(c *conn) error {
+	err := e.inMain(ctx, e.main(), func(c *conn) error {
 		return e.endOwnSessions(ctx, c, e.lateSessions(node, names, given))
 	})
 	if err != nil {

@@ -30,7 +30,14 @@ const (
 	// SetupCreateRole gives root CREATEROLE. On PostgreSQL 16 and later the cost
 	// of a creation then grows with the number of live accounts.
 	SetupCreateRole = "createrole"
+	// SetupMakers gives root makers, for 16 and later where no superuser can
+	// install functions: whoever has CREATEROLE himself can make them. The cost
+	// of a creation grows with the accounts of one maker.
+	SetupMakers = "makers"
 )
+
+// makerCount is how many makers SetupSQL makes.
+const makerCount = 32
 
 // Setup is what SetupSQL prints statements for.
 type Setup struct {
@@ -39,11 +46,11 @@ type Setup struct {
 	Schemas  []string // whose tables roles may be given rights on; public where empty
 	Owner    string   // who owns these tables and makes later ones; empty: the statements for later tables are left out
 	Rights   []string // on tables; SELECT, INSERT, UPDATE, DELETE where empty
-	Way      string   // SetupDefiner or SetupCreateRole; SetupDefiner where empty
+	Way      string   // SetupDefiner, SetupMakers or SetupCreateRole; SetupDefiner where empty
 }
 
-// SetupSQL gives the statements that an administrator runs once, as a superuser
-// and connected to the database. They can be run again.
+// SetupSQL gives the statements that an administrator runs once, connected to
+// the database. They can be run again.
 func SetupSQL(s Setup) (string, error) {
 	if s.Root == "" || s.Database == "" {
 		return "", fault.New(fault.InvalidRequest, "print the set-up: name the root and the database")
@@ -65,7 +72,11 @@ func SetupSQL(s Setup) (string, error) {
 
 	var b strings.Builder
 	line := func(format string, args ...any) { fmt.Fprintf(&b, format+"\n", args...) }
-	line("-- Run as a superuser in database %s. Then give root a password: \\password %s", statement.QuoteIdent(s.Database), root)
+	who := "a superuser"
+	if s.Way == SetupMakers || s.Way == SetupCreateRole {
+		who = "a superuser, or as the owner of all this who has CREATEROLE,"
+	}
+	line("-- Run as %s in database %s. Then give root a password: \\password %s", who, statement.QuoteIdent(s.Database), root)
 	line("DO $setup$ BEGIN\n\tIF NOT EXISTS (SELECT FROM pg_catalog.pg_roles WHERE rolname = %s) THEN\n\t\tCREATE ROLE %s LOGIN;\n\tEND IF;\nEND $setup$;", statement.QuoteLiteral(s.Root), root)
 	switch s.Way {
 	case SetupDefiner, "":
@@ -74,9 +85,14 @@ func SetupSQL(s Setup) (string, error) {
 		line("GRANT USAGE ON SCHEMA %s TO %s;", setupSchema, root)
 		line("GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA %s TO %s;", setupSchema, root)
 	case SetupCreateRole:
-		line("ALTER ROLE %s LOGIN INHERIT NOSUPERUSER CREATEROLE;", root)
+		line("ALTER ROLE %s LOGIN INHERIT CREATEROLE;", root)
+	case SetupMakers:
+		line("ALTER ROLE %s LOGIN INHERIT NOCREATEROLE;", root)
+		line("DO $setup$ BEGIN\n\tFOR i IN 1..%d LOOP", makerCount)
+		line("\t\tBEGIN\n\t\t\tEXECUTE 'CREATE ROLE %s' || i || ' NOLOGIN CREATEROLE';\n\t\tEXCEPTION WHEN duplicate_object OR unique_violation THEN NULL;\n\t\tEND;", makerPrefix)
+		line("\t\tEXECUTE 'GRANT %s' || i || %s;\n\tEND LOOP;\nEND $setup$;", makerPrefix, statement.QuoteLiteral(" TO "+root+" WITH INHERIT FALSE, SET TRUE"))
 	default:
-		return "", fault.New(fault.InvalidRequest, "print the set-up: the way is %s or %s", SetupDefiner, SetupCreateRole)
+		return "", fault.New(fault.InvalidRequest, "print the set-up: the way is %s, %s or %s", SetupDefiner, SetupMakers, SetupCreateRole)
 	}
 	line("\n-- Ends sessions whose login was under way while their account was dropped.")
 	line("GRANT pg_signal_backend TO %s;", root)

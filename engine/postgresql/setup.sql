@@ -143,8 +143,13 @@ END $$;
 
 CREATE OR REPLACE FUNCTION scaivault.drop_group(grp text) RETURNS void
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+	own oid := scaivault.own_group(grp);
 BEGIN
-	IF EXISTS (SELECT FROM pg_auth_members WHERE roleid = scaivault.own_group(grp)) THEN
+	-- The comment, which stays what it is, takes the lock for which, from 16 on,
+	-- the making of a member waits.
+	EXECUTE format('COMMENT ON ROLE %I IS %L', grp, shobj_description(own, 'pg_authid'));
+	IF EXISTS (SELECT FROM pg_auth_members WHERE roleid = own AND NOT admin_option) THEN
 		RAISE object_in_use USING MESSAGE = format('group %I has members', grp);
 	END IF;
 	EXECUTE format('DROP ROLE %I', grp);

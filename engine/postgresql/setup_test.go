@@ -28,6 +28,7 @@ type way string
 const (
 	createRole way = postgresql.SetupCreateRole
 	definer    way = postgresql.SetupDefiner
+	makers     way = postgresql.SetupMakers
 )
 
 // source is a database with a table, a root made by exactly the printed

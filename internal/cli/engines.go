@@ -14,7 +14,7 @@ func (a *app) dynamicCommand() *cobra.Command {
 	return group("dynamic", "credentials made on demand: engines, roles, leases",
 		group("engines", "the sources that credentials are made at",
 			a.enginesList(), a.enginesGet(), a.enginesCreate(), a.enginesUpdate(), a.enginesDelete(),
-			a.enginesHealth(), a.enginesReconcile(), a.enginesAbandon(), a.enginesAcceptSource(), a.enginesSetupSQL()),
+			a.enginesHealth(), a.enginesRotateRoot(), a.enginesReconcile(), a.enginesAbandon(), a.enginesAcceptSource(), a.enginesSetupSQL()),
 		group("roles", "what the credentials of an engine may do",
 			a.rolesList(), a.rolesGet(), a.rolesCreate(), a.rolesUpdate(), a.rolesDelete(), a.rolesTest()),
 		a.credsCommand(),
@@ -197,6 +197,17 @@ func (a *app) enginesHealth() *cobra.Command {
 				return fmt.Errorf("look at %s: it is %s", args[0], h.Status)
 			}
 			return err
+		}), engineNames)
+}
+
+func (a *app) enginesRotateRoot() *cobra.Command {
+	return a.complete(a.remote("rotate-root ENGINE", "give the root credential a new password, at the source and in its secret", 1,
+		func(ctx context.Context, c *client.Client, args []string) error {
+			e, err := c.RotateRoot(ctx, args[0])
+			if err != nil {
+				return err
+			}
+			return a.showEngine(e)
 		}), engineNames)
 }
 

@@ -83,6 +83,9 @@ func (m *Manager) prepare(ctx context.Context, pass *access.Pass, engineName, ro
 	if err != nil {
 		return nil, err
 	}
+	if err := source.CheckMetadata(req.Metadata); err != nil {
+		return nil, err
+	}
 	now := time.Now().UTC().Truncate(time.Microsecond)
 	life, longest := role.DefaultTTL, role.MaxTTL
 	if role.TieToToken && c.TokenExpiresAt != nil {

@@ -25,7 +25,7 @@ type Filter struct {
 
 // Get shows a lease to its owner and to whoever may read its role.
 func (m *Manager) Get(ctx context.Context, c *access.Caller, id string) (*api.Lease, error) {
-	l, err := m.visible(ctx, c, "read", id)
+	l, err := m.visible(ctx, c, "read", id, access.ScopeDynamicGenerate, access.ScopeDynamicRead)
 	if err != nil {
 		return nil, err
 	}
@@ -150,8 +150,9 @@ func (m *Manager) readable(c *access.Caller) func(l *store.Lease) bool {
 }
 
 // visible finds a lease of the caller's tenant. One of another tenant is not found, by id either;
-// who asks for what is not there passes the door all the same, so that guessing is counted.
-func (m *Manager) visible(ctx context.Context, c *access.Caller, action, id string) (*store.Lease, error) {
+// who asks for what is not there passes the door with one of the scopes all the same, so that
+// guessing is counted.
+func (m *Manager) visible(ctx context.Context, c *access.Caller, action, id string, scopes ...string) (*store.Lease, error) {
 	var l *store.Lease
 	err := leaseNotFound(id)
 	if ident.Valid("lease", id) {
@@ -160,8 +161,11 @@ func (m *Manager) visible(ctx context.Context, c *access.Caller, action, id stri
 	if fault.CodeOf(err) != fault.LeaseNotFound {
 		return l, err
 	}
-	pass, denied := m.door.Admit(ctx, c, access.Ask{Action: action, Category: access.CategoryLease, Path: "dynamic/leases",
-		Any: []access.Right{{Scope: access.ScopeDynamicGenerate}, {Scope: access.ScopeDynamicRead}, {Scope: access.ScopeDynamicManage}}})
+	ask := access.Ask{Action: action, Category: access.CategoryLease, Path: "dynamic/leases"}
+	for _, scope := range scopes {
+		ask.Any = append(ask.Any, access.Right{Scope: scope})
+	}
+	pass, denied := m.door.Admit(ctx, c, ask)
 	if denied != nil {
 		return nil, denied
 	}

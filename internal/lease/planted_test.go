@@ -20,7 +20,7 @@ var planted = []struct {
 	{name: "intent after the source", edits: []edit{{"issue.go",
 		"	if err := m.intend(ctx, i); err != nil {\n		return err\n	}\n	m.metrics.IssueStep(i.engine.Name, \"intent\", time.Since(begun))\n\n	begun, ctx = time.Now(), context.WithoutCancel(ctx)\n	recipe, err := m.atSource(ctx, i)\n",
 		"	ctx = context.WithoutCancel(ctx)\n	recipe, err := m.atSource(ctx, i)\n	if intent := m.intend(ctx, i); intent != nil {\n		return intent\n	}\n"}}},
-	{name: "a confirmation overrules a revocation", run: "TestSimulation|TestRevokeWhileIssuing", edits: []edit{
+	{name: "a confirmation overrules a revocation", run: "TestRevokeWhileIssuing", edits: []edit{
 		{"issue.go", "case api.LeaseIssuing, api.LeaseActive: // active: a recovery was faster", "case api.LeaseIssuing, api.LeaseActive, api.LeaseRevoking:"},
 		{"issue.go", "			case api.LeaseRevoking:\n				l.DueAt = &now\n			case api.LeaseRevoked:", "			case api.LeaseRevoked:"},
 		{"issue.go", "				applyFences(l, fences, now)\n", "				_ = fences\n"}}},
@@ -38,7 +38,7 @@ var planted = []struct {
 		"				l.DueAt = &due\n				if r := l.Revocation; r != nil && r.Attempts >= 3 {\n					l.DueAt = nil\n				}\n			}); err != nil {\n				return err\n			}\n		}\n		return nil\n	})\n	if err != nil && m.ctx.Err() == nil {\n		m.log.Error(\"failed revocations"}}},
 	{name: "reconcile over one engine only", run: "TestReconcile", edits: []edit{{"reconcile.go",
 		"		l := borne[a.Username]\n		switch {\n		case l == nil:", "		l := borne[a.Username]\n		switch {\n		case l == nil || l.EngineID != e.ID:"}}},
-	{name: "claim write-back unguarded", run: "TestSimulation|TestRevokeWhileIssuing", edits: []edit{{"worker.go",
+	{name: "claim write-back unguarded", run: "TestRevokeWhileIssuing", edits: []edit{{"worker.go",
 		"if mine = l.Claim != nil && *l.Claim == *row.Claim; mine {", "if mine = true; mine {"}}},
 	{name: "audit after the answer", edits: []edit{{"issue.go",
 		"		return tx.Audit(l.Tenant, i.pass.Entry(!withheld, extra))\n	})\n	switch {",

@@ -21,7 +21,7 @@ func (m *Manager) Renew(ctx context.Context, c *access.Caller, id string, req ap
 	if req.Increment != nil && req.TTL != nil {
 		return nil, fault.New(fault.InvalidRequest, "increment and ttl were both given: give one of them")
 	}
-	l, err := m.visible(ctx, c, "dynamic_renew", id)
+	l, err := m.visible(ctx, c, "dynamic_renew", id, access.ScopeDynamicGenerate, access.ScopeDynamicManage)
 	if err != nil {
 		return nil, err
 	}

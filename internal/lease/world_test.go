@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"io/fs"
+	"log/slog"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -26,8 +27,6 @@ import (
 	"github.com/scaivault/scaivault/internal/statement"
 	"github.com/scaivault/scaivault/internal/store"
 	"github.com/scaivault/scaivault/internal/store/sqlite"
-
-	"log/slog"
 )
 
 const (
@@ -56,72 +55,6 @@ type process struct {
 	leases  *lease.Manager
 }
 
-// mortal is a store that can be told to fail, and that does nothing more after its process died.
-type mortal struct {
-	store.Store
-	mu     sync.Mutex
-	dead   bool
-	before func(kind string) error // a write fails with it and is not done
-	after  func(kind string) error // a write fails with it although it is done
-}
-
-func lostStore() error { return fault.New(fault.ServiceUnavailable, "the store is lost") }
-
-func (m *mortal) hook(fn func(string) error, kind string) error {
-	if fn != nil {
-		if err := fn(kind); err != nil {
-			return err
-		}
-	}
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	if m.dead {
-		return lostStore()
-	}
-	return nil
-}
-
-func (m *mortal) around(kind string, write func() error) error {
-	m.mu.Lock()
-	before, after := m.before, m.after
-	m.mu.Unlock()
-	if err := m.hook(before, kind); err != nil {
-		return err
-	}
-	if err := write(); err != nil {
-		return err
-	}
-	return m.hook(after, kind)
-}
-
-func (m *mortal) Write(ctx context.Context, fn func(store.Tx) error) error {
-	return m.around("write", func() error { return m.Store.Write(ctx, m.alive(fn)) })
-}
-
-func (m *mortal) WriteRelaxed(ctx context.Context, fn func(store.Tx) error) error {
-	return m.around("relaxed", func() error { return m.Store.WriteRelaxed(ctx, m.alive(fn)) })
-}
-
-// alive keeps what was queued when the process died from being done.
-func (m *mortal) alive(fn func(store.Tx) error) func(store.Tx) error {
-	return func(tx store.Tx) error {
-		m.mu.Lock()
-		dead := m.dead
-		m.mu.Unlock()
-		if dead {
-			return lostStore()
-		}
-		return fn(tx)
-	}
-}
-
-func (m *mortal) Read(ctx context.Context, fn func(store.Reader) error) error {
-	if err := m.hook(nil, "read"); err != nil {
-		return err
-	}
-	return m.Store.Read(ctx, fn)
-}
-
 // secrets has the one root secret; its version is the stored one.
 type secrets struct{ store store.Store }
 
@@ -148,6 +81,14 @@ var template = sync.OnceValues(func() (string, error) {
 	err = fill(dir)
 	return dir, err
 })
+
+func TestMain(m *testing.M) {
+	code := m.Run()
+	if dir, err := template(); err == nil {
+		_ = os.RemoveAll(dir)
+	}
+	os.Exit(code)
+}
 
 func fill(dir string) error {
 	s, err := sqlite.Open(context.Background(), sqlite.Config{Dir: dir, Chain: chain})
@@ -193,18 +134,17 @@ func fill(dir string) error {
 		if _, err := w.sources.CreateEngine(context.Background(), admin, &api.EngineRequest{Name: name, Type: "fake", Config: raw}); err != nil {
 			return err
 		}
-		for role, doc := range map[string]string{
-			"app":   `{"name": "app", "default_ttl": "1h", "max_ttl": "8h", "grants": "all"}`,
-			"short": `{"name": "short", "default_ttl": "30s", "max_ttl": "40s", "grants": "all"}`,
-			"tied":  `{"name": "tied", "default_ttl": "1h", "tie_to_token": true}`,
-			"few":   `{"name": "few", "max_leases": 2}`,
-			"fixed": `{"name": "fixed", "renewable": false}`,
-			"sim":   `{"name": "sim", "default_ttl": "2m", "max_ttl": "1h"}`,
+		for _, doc := range []string{
+			`{"name": "app", "default_ttl": "1h", "max_ttl": "8h", "grants": "all"}`,
+			`{"name": "short", "default_ttl": "30s", "max_ttl": "40s", "grants": "all"}`,
+			`{"name": "tied", "default_ttl": "1h", "tie_to_token": true}`,
+			`{"name": "few", "max_leases": 2}`,
+			`{"name": "fixed", "renewable": false}`,
+			`{"name": "sim", "default_ttl": "2m", "max_ttl": "1h"}`,
 		} {
 			if _, err := w.sources.CreateRole(context.Background(), admin, name, []byte(doc)); err != nil {
 				return err
 			}
-			_ = role
 		}
 	}
 	w.sources.Close()
@@ -493,3 +433,14 @@ func (s secrets) AddVersion(store.Tx, string, string, map[string]statement.Secre
 }
 
 func (s secrets) Announce(string, string, int) {}
+
+// wantEntryFailed wants a failed entry of the action for the lease.
+func (w *world) wantEntryFailed(action, leaseID string) {
+	w.t.Helper()
+	for _, e := range w.entries() {
+		if e.Action == action && !e.Success && e.ExtraData["lease_id"] == leaseID {
+			return
+		}
+	}
+	w.t.Fatalf("no failed entry %s", action)
+}

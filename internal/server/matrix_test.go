@@ -29,21 +29,19 @@ const (
 )
 
 var exceptions = map[string]exception{
-	"GET /secrets":                        {200, filtered, false},
-	"POST /secrets/batch":                 {200, "each path is judged and answered for itself", false},
-	"GET /dynamic/engines":                {200, filtered, false},
-	"GET /dynamic/engines/{engine}/roles": {404, filtered + "; the engine of the path does not exist", false},
-	"POST /dynamic/leases/revoke":         {404, "judged for each engine that matches; the one named does not exist", false},
-	"GET /dynamic/leases":                 {200, filtered, false},
-	"GET /dynamic/leases/{id}":            {404, lookedUp, true},
-	"POST /dynamic/leases/{id}/renew":     {404, lookedUp, true},
-	"DELETE /dynamic/leases/{id}":         {404, lookedUp, true},
-	"POST /dynamic/leases/{id}/revoke":    {404, lookedUp, true},
-	"GET /policies":                       {200, filtered, false},
-	"GET /auth/whoami":                    {200, "everybody may ask who they are", false},
-	"POST /auth/tokens":                   {201, "a token of one's own identity, with no more than one has", false},
-	"GET /auth/tokens":                    {200, "one's own tokens", false},
-	"GET /auth/service-accounts":          {200, filtered, false},
+	"GET /secrets":                     {200, filtered, false},
+	"POST /secrets/batch":              {200, "each path is judged and answered for itself", false},
+	"GET /dynamic/engines":             {200, filtered, false},
+	"GET /dynamic/leases":              {200, filtered, false},
+	"GET /dynamic/leases/{id}":         {404, lookedUp, false},
+	"POST /dynamic/leases/{id}/renew":  {404, lookedUp, false},
+	"DELETE /dynamic/leases/{id}":      {404, lookedUp, false},
+	"POST /dynamic/leases/{id}/revoke": {404, lookedUp, false},
+	"GET /policies":                    {200, filtered, false},
+	"GET /auth/whoami":                 {200, "everybody may ask who they are", false},
+	"POST /auth/tokens":                {201, "a token of one's own identity, with no more than one has", false},
+	"GET /auth/tokens":                 {200, "one's own tokens", false},
+	"GET /auth/service-accounts":       {200, filtered, false},
 }
 
 // bodies are for routes that read their body before they know what is asked for.

@@ -396,7 +396,7 @@ func (s *Service) check(tenant, id string, doc *engineDoc) (*Engine, error) {
 	if doc.MaxLeases < 0 {
 		return nil, fault.New(fault.InvalidConfig, "max_leases is negative: leave it out for no quota")
 	}
-	if err := checkMetadata(doc.Metadata); err != nil {
+	if err := CheckMetadata(doc.Metadata); err != nil {
 		return nil, err
 	}
 	kind, err := s.kind(doc)

@@ -168,7 +168,8 @@ func living(r store.Reader, engineID, role string) (n int64, err error) {
 // Living is living for other rooms: what counts against quotas and keeps an engine in use.
 func Living(r store.Reader, engineID, role string) (int64, error) { return living(r, engineID, role) }
 
-func checkMetadata(m map[string]string) error {
+// CheckMetadata bounds what a caller may have kept beside an engine, a role or a lease.
+func CheckMetadata(m map[string]string) error {
 	if len(m) > 64 {
 		return fault.New(fault.InvalidRequest, "metadata has more than 64 entries")
 	}

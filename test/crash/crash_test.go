@@ -58,7 +58,6 @@ const callers = 32
 // was answered and is not known, each of them usable or ended for a reason that
 // is written down.
 func TestKilledUnderLoad(t *testing.T) {
-	t.Parallel()
 	for _, setup := range []struct {
 		major int
 		way   string

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"syscall"
 	"testing"
 	"time"
 
@@ -90,6 +91,54 @@ func TestLateExecution(t *testing.T) {
 	}
 }
 
+// One backend is paused in the midst of a creation, its deadline checked and
+// passed, while the server around it works: ScaiVault gives up, ends what it
+// finds, and the backend is resumed.
+func TestPausedBackend(t *testing.T) {
+	t.Parallel()
+	for _, major := range []int{15, 17} {
+		t.Run(fmt.Sprint(major), func(t *testing.T) {
+			t.Parallel()
+			v, s := newVault(t), newSource(t, pgtest.Start(t, major, wholeQueries()), createRole)
+			v.engine(t, s, "db", map[string]any{"operation_timeout": "2s", "connect_timeout": "1s"})
+			gate := newGate(t, s)
+			v.role(t, "db", gate.role("gated"))
+			gate.close(t)
+			refusal := background(func() error {
+				_, err := v.ask(t.Context(), v.admin, "db", "gated", 0)
+				return err
+			})
+			name, pid := gate.await(t)
+			if err := syscall.Kill(pid, syscall.SIGSTOP); err != nil {
+				t.Fatal(err)
+			}
+			gate.open(t)
+			mustFail(t, "the credential", <-refusal, client.EngineUnavailable)
+			// As long as the backend may still make the account, its lease leads to it.
+			if l := v.leases(t, client.LeaseFilter{Username: name}); len(l) != 1 || l[0].Status != api.LeaseRevoking {
+				t.Errorf("with the backend paused the lease says %+v", l)
+			}
+			time.Sleep(4 * time.Second) // past the deadline, and the grace after it
+			if l := v.leases(t, client.LeaseFilter{Username: name}); len(l) != 1 || l[0].Status != api.LeaseRevoking {
+				t.Errorf("past the deadline with the backend paused the lease says %+v", l)
+			}
+			if err := syscall.Kill(pid, syscall.SIGCONT); err != nil {
+				t.Fatal(err)
+			}
+			eventually(t, time.Minute, "the issuance is decided", func() bool {
+				return len(v.leases(t, client.LeaseFilter{Status: api.LeaseRevoking})) == 0
+			})
+			eventually(t, 10*time.Second, "the backend is gone", func() bool {
+				return s.count(t, "SELECT count(*) FROM pg_stat_activity WHERE pid = $1::int", pid) == 0
+			})
+			if left := s.accounts(t); len(left) != 0 {
+				t.Errorf("accounts are left: %v", left)
+			}
+			s.mustBeBorne(t, v)
+		})
+	}
+}
+
 // mustBeBorne wants a living lease for every account, and an account for every
 // living lease. The server is the test's own.
 func (s *source) mustBeBorne(t *testing.T, v *vault) {
@@ -120,14 +169,9 @@ func TestForeignAccountOfTheDrawnName(t *testing.T) {
 			t.Parallel()
 			v, s := newVault(t), newSource(t, pgtest.Start(t, major, wholeQueries()), createRole)
 			v.engine(t, s, "db", nil)
-			// The creation waits at a lock, so that the name can be seen and taken.
-			const gate = 4711
-			v.role(t, "db", client.Document{"name": "gated", "creation_statements": []string{
-				fmt.Sprintf("SELECT pg_advisory_xact_lock_shared(%d)", gate),
-				`CREATE ROLE "{{name}}" WITH LOGIN PASSWORD '{{password}}' VALID UNTIL '{{expiration}}'`,
-			}})
-			super := s.server.Connect(t, pgtest.Superuser, s.server.SuperPassword(), s.db) // advisory locks are of a database
-			run(t, super, fmt.Sprintf("SELECT pg_advisory_lock(%d)", gate))
+			gate := newGate(t, s)
+			v.role(t, "db", gate.role("gated"))
+			gate.close(t)
 			answer := make(chan credential, 1)
 			refusal := background(func() error {
 				cred, err := v.ask(t.Context(), v.admin, "db", "gated", 0)
@@ -135,13 +179,9 @@ func TestForeignAccountOfTheDrawnName(t *testing.T) {
 				return err
 			})
 			foreign := credential{password: "somebody-elses"}
-			eventually(t, 10*time.Second, "the creation waits at the lock", func() bool {
-				err := super.QueryRow(t.Context(), `SELECT substring(query FROM 'CREATE ROLE "(v_gated_[a-z0-9]+)"') FROM pg_stat_activity
-					WHERE wait_event_type = 'Lock' AND query LIKE '%CREATE ROLE "v\_gated%' AND pid <> pg_backend_pid()`).Scan(&foreign.username)
-				return err == nil
-			})
-			run(t, super, fmt.Sprintf(`CREATE ROLE "%s" LOGIN PASSWORD '%s'`, foreign.username, foreign.password),
-				fmt.Sprintf("SELECT pg_advisory_unlock(%d)", gate))
+			foreign.username, _ = gate.await(t)
+			s.server.Exec(t, fmt.Sprintf(`CREATE ROLE "%s" LOGIN PASSWORD '%s'`, foreign.username, foreign.password))
+			gate.open(t)
 			if err := <-refusal; err != nil {
 				t.Fatalf("a taken name must lead to another one: %v", err)
 			}
@@ -172,7 +212,3 @@ func TestForeignAccountOfTheDrawnName(t *testing.T) {
 		})
 	}
 }
-
-// wholeQueries lets pg_stat_activity show what stands behind the first 1024
-// bytes of a message, too.
-func wholeQueries() pgtest.Option { return pgtest.WithSetting("track_activity_query_size", "65536") }

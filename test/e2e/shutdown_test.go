@@ -2,7 +2,6 @@ package e2e_test
 
 import (
 	"errors"
-	"fmt"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -21,11 +20,8 @@ func TestGracefulShutdown(t *testing.T) {
 	v, s := newVault(t), newSource(t, pgtest.Start(t, 17, wholeQueries()), createRole)
 	v.engine(t, s, "db", nil)
 	v.role(t, "db", reader("reader"))
-	const gate = 815 // a creation of this role waits at the lock
-	v.role(t, "db", client.Document{"name": "gated", "creation_statements": []string{
-		fmt.Sprintf("SELECT pg_advisory_xact_lock_shared(%d)", gate),
-		`CREATE ROLE "{{name}}" WITH LOGIN PASSWORD '{{password}}' VALID UNTIL '{{expiration}}'`,
-	}})
+	gate := newGate(t, s)
+	v.role(t, "db", gate.role("gated"))
 	app := v.account(t, "app", "dynamic/db/*")
 	if _, err := app.WhoAmI(t.Context()); err != nil { // it has its token
 		t.Fatal(err)
@@ -33,26 +29,23 @@ func TestGracefulShutdown(t *testing.T) {
 	short := v.issue(t, app, "db", "reader", 3*time.Second)
 	early := v.issue(t, app, "db", "reader", time.Hour)
 
-	super := s.server.Connect(t, pgtest.Superuser, s.server.SuperPassword(), s.db) // advisory locks are of a database
-	run(t, super, fmt.Sprintf("SELECT pg_advisory_lock(%d)", gate))
+	gate.close(t)
 	var inFlight credential
 	answered := background(func() (err error) {
 		inFlight, err = v.ask(t.Context(), app, "db", "gated", time.Hour)
 		return err
 	})
-	eventually(t, 10*time.Second, "an issuance is in flight", func() bool {
-		return s.count(t, `SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE '%CREATE ROLE "v\_gated%'`) > 0
-	})
+	gate.await(t)
 	v.Signal(t, syscall.SIGTERM)
 	eventually(t, 10*time.Second, "new work is refused", func() bool {
 		_, err := app.GenerateCredential(t.Context(), "db", "reader", api.CredsRequest{})
 		return err != nil
 	})
-	run(t, super, fmt.Sprintf("SELECT pg_advisory_unlock(%d)", gate))
+	gate.open(t)
 	if err := <-answered; err != nil {
 		t.Errorf("the issuance in flight was not finished: %v", err)
 	}
-	v.Stop(t)
+	v.Wait(t)
 	if left := time.Until(short.expires); left > 0 {
 		time.Sleep(left) // it ends while the server is away
 	}

@@ -2,89 +2,73 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 
 	"github.com/scaivault/scaivault/engine/postgresql"
 )
 
-// growth measures whether issuing grows slower while many leases live: before,
-// with them, and after they are gone, so that drift cancels.
-func (b *bench) growth(ctx context.Context, r *rig) error {
-	n, rounds := 5000, b.rounds()
-	if b.quick {
-		n = 1000
-	}
-	speed := func() (comparison, error) {
-		direct, ours := r.turns(8, b.turn()/2, usual, 4096)
-		return alternate(ctx, rounds, direct, ours)
-	}
-	b.say("PostgreSQL %s: issuing with 0 live leases", r.title())
-	empty, err := speed()
-	if err != nil {
-		return err
-	}
-	b.say("PostgreSQL %s: issuing with %d live leases", r.title(), n)
-	if _, err := r.stock(ctx, fast, filler, n); err != nil {
-		return err
-	}
-	full, err := speed()
-	if err != nil {
-		return err
-	}
-	aim := 0.0
-	if r.way == postgresql.SetupDefiner {
-		aim = 0.9
-		if err := r.clear(ctx, fast, filler); err != nil {
-			return err
-		}
-		again, err := speed()
-		if err != nil {
-			return err
-		}
-		empty.direct, empty.ours = append(empty.direct, again.direct...), append(empty.ours, again.ours...)
-	}
-	b.report.age(fmt.Sprintf("credentials/s, 8 callers, 4096 rounds: 0 live leases, then %d", n), r.title(), empty, full, aim)
-	return nil
-}
-
-// cycles measures whether what came and went leaves anything behind.
-func (b *bench) cycles(ctx context.Context, r *rig) error {
+// growth measures whether issuing is slower where many leases live: on two
+// equal sources in turn, of which one has them, so that drift cancels.
+func (b *bench) growth(ctx context.Context, young, old *rig) error {
 	n := 5000
 	if b.quick {
 		n = 1000
 	}
-	speed := func() (comparison, error) {
-		direct, ours := r.turns(8, b.turn()/2, usual, 4096)
-		return alternate(ctx, b.rounds(), direct, ours)
+	b.say("PostgreSQL %s: %d live leases", old.title(), n)
+	if _, err := old.stock(ctx, fast, filler, n); err != nil {
+		return err
 	}
-	aclBefore, err := r.aclSize(ctx)
+	what := fmt.Sprintf("credentials/s, 8 callers, 4096 rounds, with 0 and with %d live leases", n)
+	aim := 0.0
+	if old.way == postgresql.SetupDefiner {
+		aim = 0.9
+	}
+	return b.twins(ctx, young, old, what, aim)
+}
+
+// cycles measures whether what came and went leaves anything behind: on two
+// equal sources in turn, of which one has seen much.
+func (b *bench) cycles(ctx context.Context, young, old *rig) error {
+	n := 5000
+	if b.quick {
+		n = 1000
+	}
+	before, err := old.aclSize(ctx)
 	if err != nil {
 		return err
 	}
-	b.say("PostgreSQL %s: issuing before %d cycles", r.title(), n)
-	before, err := speed()
+	b.say("PostgreSQL %s: %d cycles of issue and revoke", old.title(), n)
+	if err := old.cycle(ctx, n); err != nil {
+		return err
+	}
+	users, err := old.accounts(ctx)
 	if err != nil {
 		return err
 	}
-	b.say("PostgreSQL %s: %d cycles of issue and revoke", r.title(), n)
-	if err := r.cycle(ctx, n); err != nil {
-		return err
-	}
-	users, err := r.accounts(ctx)
+	after, err := old.aclSize(ctx)
 	if err != nil {
 		return err
 	}
-	aclAfter, err := r.aclSize(ctx)
+	b.report.figure("age", fmt.Sprintf("users left on %s after %d cycles of issue and revoke", old.server.Version, n), fmt.Sprint(users), "0")
+	b.report.figure("age", "characters of all access lists before and after them", before+" and "+after, "equal")
+	return b.twins(ctx, young, old, fmt.Sprintf("credentials/s, 8 callers, 4096 rounds, after 0 and after %d cycles of issue and revoke", n), 0.9)
+}
+
+// twins compares two rigs, for the server and for the direct client.
+func (b *bench) twins(ctx context.Context, young, old *rig, what string, aim float64) error {
+	b.say("PostgreSQL %s: %s", old.title(), what)
+	youngDirect, youngOurs := young.turns(8, b.turn()/2, usual, 4096)
+	oldDirect, oldOurs := old.turns(8, b.turn()/2, usual, 4096)
+	ours, err := warm(ctx, b.rounds(), youngOurs, oldOurs)
 	if err != nil {
 		return err
 	}
-	after, err := speed()
+	direct, err := warm(ctx, 3, youngDirect, oldDirect)
 	if err != nil {
 		return err
 	}
-	b.report.age(fmt.Sprintf("credentials/s, 8 callers, 4096 rounds: before and after %d cycles of issue and revoke", n), r.title(), before, after, 0.9)
-	b.report.figure("age", fmt.Sprintf("users left on %s after the cycles", r.server.Version), fmt.Sprint(users), "0")
-	b.report.figure("age", "characters of access lists before and after them", aclBefore+" and "+aclAfter, "equal")
+	b.report.age(what, old.title(), ours, direct, aim)
 	return nil
 }
 
@@ -98,4 +82,15 @@ func (r *rig) cycle(ctx context.Context, n int) error {
 		return r.end(ctx, caller, id)
 	})
 	return err
+}
+
+// twoRigs runs a section that needs two of them.
+func (b *bench) twoRigs(f func(context.Context, *rig, *rig) error) func(context.Context, *rig) error {
+	return func(ctx context.Context, old *rig) error {
+		young, err := b.newRig(ctx, old.server.Major, old.way)
+		if err != nil {
+			return err
+		}
+		return errors.Join(f(ctx, young, old), young.close())
+	}
 }

@@ -16,13 +16,17 @@ func (b *bench) code(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("go %s: %w: %s", strings.Join(run, " "), err, out)
 	}
+	pkg := ""
 	for line := range strings.Lines(string(out)) {
-		name, rest, ok := strings.Cut(strings.TrimSpace(line), "\t")
-		if !ok || !strings.HasPrefix(name, "Benchmark") {
-			continue
+		line = strings.TrimSpace(line)
+		if path, ok := strings.CutPrefix(line, "pkg: "); ok {
+			pkg = path[strings.LastIndexByte(path, '/')+1:]
 		}
-		_, figures, _ := strings.Cut(strings.TrimSpace(rest), "\t")
-		b.report.figure("code", strings.TrimSpace(name), strings.Join(strings.Fields(figures), " "), "")
+		// A result is the name, how often it ran, and figures with their units.
+		columns := strings.SplitN(line, "\t", 3)
+		if len(columns) == 3 && strings.HasPrefix(line, "Benchmark") {
+			b.report.figure("code", pkg+": "+strings.TrimSpace(columns[0]), strings.Join(strings.Fields(columns[2]), " "), "")
+		}
 	}
 	return nil
 }

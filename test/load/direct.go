@@ -100,13 +100,14 @@ func (d *direct) kill(ctx context.Context, c *pgconn.PgConn, names []string, gra
 	for _, name := range names {
 		literals = append(literals, "'"+name+"'")
 		oids = append(oids, "'"+name+"'::regrole")
-		if functions {
-			disable = append(disable, "SELECT scaivault.disable_account('"+name+"')")
-		} else {
+		if !functions {
 			disable = append(disable, "ALTER ROLE "+name+" NOLOGIN PASSWORD NULL", "GRANT "+name+" TO CURRENT_USER")
 		}
 	}
 	oidList, literalList, list := strings.Join(oids, ", "), strings.Join(literals, ", "), strings.Join(names, ", ")
+	if functions {
+		disable = []string{"SELECT scaivault.disable_accounts(ARRAY[" + literalList + "])"}
+	}
 	if err := send(ctx, c, disable...); err != nil {
 		return err
 	}

@@ -45,6 +45,7 @@ type bench struct {
 	quick   bool
 	majors  []int
 	only    *regexp.Regexp
+	rows    *regexp.Regexp
 	command string // as it was called
 
 	dir    string // of everything that the run makes
@@ -62,12 +63,10 @@ func run(ctx context.Context, args []string) (err error) {
 		return err
 	}
 	defer os.RemoveAll(b.dir)
-	b.say("building the server")
-	b.binary = filepath.Join(b.dir, "scaivault")
-	build := exec.CommandContext(ctx, "go", "build", "-trimpath", "-ldflags", "-s -w", "-o", b.binary, "./cmd/scaivault")
-	build.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := build.CombinedOutput(); err != nil {
-		return fmt.Errorf("build the server (run this in the project's own folder): %w: %s", err, out)
+	if b.binary == "" {
+		if err := b.build(ctx); err != nil {
+			return err
+		}
 	}
 	if err := b.measure(ctx); err != nil {
 		return err
@@ -80,17 +79,34 @@ func run(ctx context.Context, args []string) (err error) {
 	return nil
 }
 
+// build makes the server as it is shipped.
+func (b *bench) build(ctx context.Context) error {
+	b.say("building the server")
+	b.binary = filepath.Join(b.dir, "scaivault")
+	build := exec.CommandContext(ctx, "go", "build", "-trimpath", "-ldflags", "-s -w", "-o", b.binary, "./cmd/scaivault")
+	build.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := build.CombinedOutput(); err != nil {
+		return fmt.Errorf("build the server (run this in the project's own folder): %w: %s", err, out)
+	}
+	return nil
+}
+
 func parse(args []string) (*bench, error) {
 	flags := flag.NewFlagSet("load", flag.ContinueOnError)
 	quick := flags.Bool("quick", false, "fewer and shorter rounds, the first version only")
 	majors := flags.String("pg", "15,17", "PostgreSQL versions, comma separated")
 	only := flags.String("only", "", "sections to run, a regular expression of: issue revoke prefix grants age process code")
+	rows := flags.String("rows", "", "rows of the sections issue, revoke and prefix to run, a regular expression")
+	binary := flags.String("binary", "", "server to measure, instead of building it")
 	if err := flags.Parse(args); err != nil {
 		return nil, err
 	}
-	b := &bench{quick: *quick, begun: time.Now(), command: strings.Join(append([]string{"go run ./test/load"}, args...), " ")}
+	b := &bench{quick: *quick, binary: *binary, begun: time.Now(), command: strings.Join(append([]string{"go run ./test/load"}, args...), " ")}
 	var err error
 	if b.only, err = regexp.Compile(*only); err != nil {
+		return nil, err
+	}
+	if b.rows, err = regexp.Compile(*rows); err != nil {
 		return nil, err
 	}
 	for text := range strings.SplitSeq(*majors, ",") {
@@ -135,12 +151,14 @@ func (b *bench) measure(ctx context.Context) error {
 				with("issue", b.issue)
 				with("prefix", b.prefix)
 			}
-			with("revoke", b.revoke)
+			if way != postgresql.SetupMakers {
+				with("revoke", b.revoke)
+			}
 			if major < 16 {
 				with("grants", b.grants)
-				with("age", b.cycles)
+				with("age", b.twoRigs(b.cycles))
 			} else {
-				with("age", b.growth)
+				with("age", b.twoRigs(b.growth))
 			}
 		}
 	}
@@ -158,12 +176,12 @@ func (b *bench) measure(ctx context.Context) error {
 
 // ways are the set-ups of root to measure. Before 16 a root with CREATEROLE
 // costs the same however many accounts live; since then it does not, and the
-// functions are what is recommended.
+// functions are what is recommended, or makers where no superuser is to be had.
 func ways(major int) []string {
 	if major < 16 {
 		return []string{postgresql.SetupCreateRole}
 	}
-	return []string{postgresql.SetupDefiner, postgresql.SetupCreateRole}
+	return []string{postgresql.SetupDefiner, postgresql.SetupMakers, postgresql.SetupCreateRole}
 }
 
 func recommended(major int) string { return ways(major)[0] }

@@ -39,14 +39,13 @@ func (r *report) compare(what, source string, c comparison, of func(sample) floa
 		medianOf(c.direct, of), medianOf(c.ours, of), median(ratios), ratios[0], ratios[len(ratios)-1], verdict(median(ratios), aim, met, sign)))
 }
 
-// age adds a row that compares the speed of a young source with that of one
-// that has lived, for both sides.
-func (r *report) age(what, source string, young, old comparison, aim float64) {
-	directRatio := medianOf(old.direct, rate) / medianOf(young.direct, rate)
-	ratio := medianOf(old.ours, rate) / medianOf(young.ours, rate)
-	r.ages = append(r.ages, fmt.Sprintf("| %s | %s | %.0f | %.0f | **%.2f** | %.2f | %s |", what, source,
-		medianOf(young.ours, rate), medianOf(old.ours, rate), ratio, directRatio,
-		verdict(ratio, aim, func(ratio float64) bool { return ratio >= aim }, "≥")))
+// age adds a row that compares a young source with one that has lived: ours
+// through the server, direct without.
+func (r *report) age(what, source string, ours, direct comparison, aim float64) {
+	ratios := ours.ratios(rate)
+	r.ages = append(r.ages, fmt.Sprintf("| %s | %s | %.0f | %.0f | **%.2f** | %.2f to %.2f | %.2f | %s |", what, source,
+		medianOf(ours.direct, rate), medianOf(ours.ours, rate), median(ratios), ratios[0], ratios[len(ratios)-1], median(direct.ratios(rate)),
+		verdict(median(ratios), aim, func(ratio float64) bool { return ratio >= aim }, "≥")))
 }
 
 func verdict(ratio, aim float64, met func(float64) bool, sign string) string {
@@ -110,7 +109,7 @@ func (r *report) print(w io.Writer) {
 		line("%s\n", strings.Join(rows, "\n"))
 	}
 	table(r.ratios, "figure", "PostgreSQL", "direct", "ScaiVault", "ratio", "of the rounds", "aim")
-	table(r.ages, "figure", "PostgreSQL", "young", "old", "old/young", "the same, direct", "aim")
+	table(r.ages, "figure", "PostgreSQL", "young", "old", "ratio", "of the rounds", "ratio, direct", "aim")
 	table(r.figures["age"], "figure", "value", "aim")
 	table(r.figures["process"], "figure", "value", "aim")
 	table(r.figures["code"], "Go benchmark", "value", "aim")

@@ -213,8 +213,14 @@ func (r *rig) turns(callers int, d time.Duration, engine string, iterations int)
 		return s, errors.Join(err, r.sweep(ctx))
 	}
 	ours = func(ctx context.Context) (sample, error) {
+		before, err := r.vault.cpu()
+		if err != nil {
+			return sample{}, err
+		}
 		s, err := during(ctx, callers, d, r.issue(engine, member))
-		return s, errors.Join(err, r.clear(ctx, engine, member))
+		after, unread := r.vault.cpu()
+		s.cpu = after - before
+		return s, errors.Join(err, unread, r.clear(ctx, engine, member))
 	}
 	return direct, ours
 }

@@ -16,6 +16,7 @@ type task func(ctx context.Context, caller int) error
 type sample struct {
 	elapsed   time.Duration
 	latencies []time.Duration // sorted, one per piece of work
+	cpu       time.Duration   // that the server used meanwhile
 }
 
 func (s sample) rate() float64 { return float64(len(s.latencies)) / s.elapsed.Seconds() }
@@ -73,12 +74,12 @@ func drive(ctx context.Context, callers int, t task, more func() bool) (sample, 
 type side func(context.Context) (sample, error)
 
 // comparison holds the turns of both sides; turns of one index are neighbours.
+// Where two sources are compared, direct is the younger.
 type comparison struct{ direct, ours []sample }
 
-// alternate gives both sides turns. A first turn of each is thrown away: it
-// opens connections and fills caches.
+// alternate gives both sides turns.
 func alternate(ctx context.Context, rounds int, direct, ours side) (c comparison, err error) {
-	for round := range rounds + 1 {
+	for range rounds {
 		d, err := direct(ctx)
 		if err != nil {
 			return c, err
@@ -87,11 +88,18 @@ func alternate(ctx context.Context, rounds int, direct, ours side) (c comparison
 		if err != nil {
 			return c, err
 		}
-		if round > 0 {
-			c.direct, c.ours = append(c.direct, d), append(c.ours, o)
-		}
+		c.direct, c.ours = append(c.direct, d), append(c.ours, o)
 	}
 	return c, nil
+}
+
+// warm throws a first turn of each side away: it opens connections and fills
+// caches.
+func warm(ctx context.Context, rounds int, direct, ours side) (comparison, error) {
+	if _, err := alternate(ctx, 1, direct, ours); err != nil {
+		return comparison{}, err
+	}
+	return alternate(ctx, rounds, direct, ours)
 }
 
 // ratios are ours/direct of each round, sorted.
@@ -122,5 +130,10 @@ func median(v []float64) float64 {
 }
 
 func rate(s sample) float64 { return s.rate() }
+
+// cpu is what one piece of work costs the server, in microseconds.
+func cpu(s sample) float64 {
+	return float64(s.cpu.Microseconds()) / float64(len(s.latencies))
+}
 
 func p99(s sample) float64 { return float64(s.p99()) / float64(time.Millisecond) }

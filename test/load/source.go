@@ -76,18 +76,27 @@ func (s *source) close() error {
 
 // title names the source in the report.
 func (s *source) title() string {
-	root := "root with CREATEROLE"
-	if s.way == postgresql.SetupDefiner {
-		root = "definer functions"
-	}
+	root := map[string]string{
+		postgresql.SetupCreateRole: "root with CREATEROLE",
+		postgresql.SetupDefiner:    "definer functions",
+		postgresql.SetupMakers:     "makers",
+	}[s.way]
 	return s.server.Version + ", " + root
 }
 
-// asRoot opens connections as the root that the server uses, too.
+// asRoot opens connections as the root that the server uses, too; where it has
+// makers, as one of them each.
 func (s *source) asRoot(ctx context.Context, n int) ([]*pgconn.PgConn, error) {
+	config, err := pgconn.ParseConfig(s.server.URL(rootName, s.password, database))
+	if err != nil {
+		return nil, err
+	}
 	var conns []*pgconn.PgConn
-	for range n {
-		c, err := pgconn.Connect(ctx, s.server.URL(rootName, s.password, database))
+	for i := range n {
+		if s.way == postgresql.SetupMakers {
+			config.RuntimeParams["role"] = fmt.Sprintf("sv_maker_%d", i+1)
+		}
+		c, err := pgconn.ConnectConfig(ctx, config)
 		if err != nil {
 			return nil, err
 		}

@@ -125,6 +125,26 @@ func (v *vault) resident() (float64, error) {
 	return 0, errors.New("read the resident memory: no VmRSS")
 }
 
+// cpu is the processor time that the server has used.
+func (v *vault) cpu() (time.Duration, error) {
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", v.cmd.Process.Pid))
+	if err != nil {
+		return 0, err
+	}
+	// The fields after the command's name, which ends with the last bracket: the
+	// 12th and 13th are user and system time in hundredths of a second.
+	fields := bytes.Fields(text[bytes.LastIndexByte(text, ')')+1:])
+	if len(fields) < 13 {
+		return 0, errors.New("read the processor time: too few fields")
+	}
+	user, err := strconv.ParseInt(string(fields[11]), 10, 64)
+	if err != nil {
+		return 0, err
+	}
+	system, err := strconv.ParseInt(string(fields[12]), 10, 64)
+	return time.Duration(user+system) * 10 * time.Millisecond, err
+}
+
 // close stops the server as an operator does, and by force when it does not.
 func (v *vault) close() error {
 	defer v.log.Close()

@@ -94,7 +94,7 @@ func (s *Server) run() error {
 	}
 	exited := make(chan struct{})
 	go func() {
-		_ = cmd.Wait() // Stop reads the state
+		_ = cmd.Wait() // whoever waits reads the state
 		close(exited)
 	}()
 	token, err := awaitReady(ready, exited)
@@ -126,47 +126,58 @@ func awaitReady(path string, exited <-chan struct{}) (token string, err error) {
 // Kill is kill -9.
 func (s *Server) Kill(t TB) {
 	t.Helper()
-	if err := s.end(syscall.SIGKILL); err != nil {
+	s.Signal(t, syscall.SIGKILL)
+	if _, err := s.wait(); err != nil {
 		t.Fatalf("kill scaivault: %v", err)
 	}
 }
 
-// Stop asks the server to shut down and waits for its end, which must be
-// orderly.
+// Stop tells the server to shut down and waits for its end.
 func (s *Server) Stop(t TB) {
 	t.Helper()
-	cmd := s.process()
-	if err := s.end(syscall.SIGTERM); err != nil {
-		t.Fatalf("stop scaivault: %v", err)
-	}
-	if code := cmd.ProcessState.ExitCode(); code != 0 {
-		t.Fatalf("scaivault ended with %d when told to stop; its output: %s", code, s.Output())
-	}
+	s.Signal(t, syscall.SIGTERM)
+	s.Wait(t)
 }
 
 // Signal sends a signal and does not wait.
 func (s *Server) Signal(t TB, signal syscall.Signal) {
 	t.Helper()
-	if err := syscall.Kill(s.process().Process.Pid, signal); err != nil {
+	cmd := s.process()
+	if cmd == nil {
+		t.Fatalf("signal scaivault: it is not running")
+		return
+	}
+	if err := cmd.Process.Signal(signal); err != nil && !errors.Is(err, os.ErrProcessDone) {
 		t.Fatalf("signal scaivault: %v", err)
 	}
 }
 
-func (s *Server) end(signal syscall.Signal) error {
+// Wait waits for the end of a server that was told to shut down, which must be
+// orderly.
+func (s *Server) Wait(t TB) {
+	t.Helper()
+	state, err := s.wait()
+	if err != nil {
+		t.Fatalf("wait for scaivault: %v", err)
+	}
+	if !state.Success() {
+		t.Fatalf("scaivault was told to stop and ended with %v; its output: %s", state, s.Output())
+	}
+}
+
+func (s *Server) wait() (*os.ProcessState, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.cmd == nil {
-		return errors.New("it is not running")
-	}
-	if err := s.cmd.Process.Signal(signal); err != nil && !errors.Is(err, os.ErrProcessDone) {
-		return err
+		return nil, errors.New("it is not running")
 	}
 	select {
 	case <-s.exited:
+		state := s.cmd.ProcessState
 		s.cmd = nil
-		return nil
+		return state, nil
 	case <-time.After(stopTimeout):
-		return fmt.Errorf("it does not end; its output: %s", s.Output())
+		return nil, fmt.Errorf("it does not end; its output: %s", s.output.String())
 	}
 }
 

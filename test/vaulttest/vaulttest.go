@@ -22,9 +22,12 @@ type TB interface {
 }
 
 // Program is the path of the program, built from this checkout at the first
-// call of the process.
+// call of the process; SCAIVAULT_TEST_PROGRAM names another one.
 func Program(t TB) string {
 	t.Helper()
+	if path := os.Getenv("SCAIVAULT_TEST_PROGRAM"); path != "" {
+		return path
+	}
 	program.once.Do(func() { program.path, program.err = build() })
 	if program.err != nil {
 		t.Fatalf("build the program: %v", program.err)

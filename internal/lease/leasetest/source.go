@@ -16,11 +16,8 @@ import (
 
 // Source is one server with accounts. Safe for concurrent use.
 type Source struct {
-	// Fault decides what happens to a call; nil for nothing. It is asked once for each call, in no
-	// particular order, and outlives the engines that call.
-	Fault func(c Call) Fault
-
 	mu       sync.Mutex
+	fault    func(c Call) Fault
 	id       string
 	nextOID  int
 	accounts map[string]*Account
@@ -88,6 +85,14 @@ type pending struct {
 // NewSource makes an empty server.
 func NewSource(id string) *Source {
 	return &Source{id: id, accounts: map[string]*Account{}}
+}
+
+// SetFault gives what decides what happens to a call from now on; nil for nothing. It is asked once
+// for each call, in no particular order.
+func (s *Source) SetFault(fault func(c Call) Fault) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.fault = fault
 }
 
 // Replace puts another server in the place of this one, with other accounts; it returns the former
@@ -200,11 +205,12 @@ func (s *Source) begin(c Call) Fault {
 	c.At = time.Now()
 	s.mu.Lock()
 	s.touches = append(s.touches, c)
+	fault := s.fault
 	s.mu.Unlock()
-	if s.Fault == nil {
+	if fault == nil {
 		return Fault{}
 	}
-	return s.Fault(c)
+	return fault(c)
 }
 
 // behind has the work done after a while, unless it is settled before.

@@ -58,8 +58,13 @@ type conn struct {
 	lost error
 }
 
+// close ends the statements first: SQLite keeps a connection, and its files, as long as it has any.
 func (c *conn) close() error {
-	return errors.Join(c.c.Close(), c.db.Close())
+	var errs []error
+	for _, s := range c.stmts {
+		errs = append(errs, s.Close())
+	}
+	return errors.Join(append(errs, c.c.Close(), c.db.Close())...)
 }
 
 // rollback ends the transaction, whatever became of it, and lets the connection begin anew. It

@@ -1,0 +1,126 @@
+package postgresql_test
+
+import (
+	"context"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/scaivault/scaivault/engine"
+	"github.com/scaivault/scaivault/internal/ident"
+	"github.com/scaivault/scaivault/test/pgtest"
+)
+
+// TestLoginUnderWay: a login that has passed its checks is invisible until it
+// is complete, and completes even after its account was dropped. The late look
+// ends it.
+func TestLoginUnderWay(t *testing.T) {
+	everyWay(t, func(t *testing.T, s *source) {
+		e := s.open(t, nil)
+		c := issue(t, e, parseRole(t, readItems))
+		cfg, err := pgx.ParseConfig(s.server.URL(c.username, c.password, s.db))
+		if err != nil {
+			t.Fatal(err)
+		}
+		cfg.RuntimeParams["post_auth_delay"] = "2"
+		in := make(chan *pgx.Conn, 1)
+		go func() {
+			ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+			defer cancel()
+			conn, err := pgx.ConnectConfig(ctx, cfg)
+			if err != nil {
+				close(in)
+				return
+			}
+			in <- conn
+		}()
+		time.Sleep(time.Second) // it is within its delay, where nothing shows it
+		revoke(t, e, c.recipe)
+		if s.roles(t, c.username) != 0 {
+			t.Fatal("the account was not dropped")
+		}
+		conn, ok := <-in
+		if !ok {
+			t.Fatal("the login did not get through, so nothing was tried")
+		}
+		defer session{conn}.Close()
+		for end := time.Now().Add(10 * time.Second); time.Now().Before(end); time.Sleep(50 * time.Millisecond) {
+			if _, err := conn.Exec(t.Context(), "SELECT 1"); err != nil {
+				return
+			}
+		}
+		t.Error("the session outlives its account")
+	})
+}
+
+// TestNamesAtTheLimit: PostgreSQL cuts names at 63 bytes with a mere notice, so
+// that two credentials would meet in one account.
+func TestNamesAtTheLimit(t *testing.T) {
+	t.Parallel()
+	s := newSource(t, pgtest.Shared(t, 15), definer)
+	for name, extra := range map[string]map[string]any{
+		"usual":    nil,
+		"template": {"username_template": "v_app-{{role}}.{{random:20}}"},
+	} {
+		e := s.open(t, extra)
+		seen := map[string]bool{}
+		for _, length := range []int{1, 40, 43, 44, 45, 62, 63} {
+			for range 2 {
+				p, err := e.Plan(t.Context(), engine.PlanRequest{
+					LeaseID: ident.New(ident.Lease), RoleName: strings.Repeat("r", length), Role: parseRole(t, readItems), ExpiresAt: time.Now().Add(time.Hour),
+				})
+				if err != nil {
+					t.Fatal(err)
+				}
+				p.Deadline = time.Now().Add(10 * time.Second)
+				if len(p.Username) > 63 || seen[p.Username] {
+					t.Errorf("%s: name %q", name, p.Username)
+				}
+				seen[p.Username] = true
+				r, err := e.Issue(t.Context(), p)
+				if err != nil {
+					t.Fatalf("%s, role of %d letters: %v", name, length, err)
+				}
+				if s.roles(t, p.Username) != 1 {
+					t.Errorf("%s: the account has another name than %q", name, p.Username)
+				}
+				revoke(t, e, r)
+			}
+		}
+	}
+}
+
+// TestCyclesLeaveNothing: accounts come and go, and the catalogs and access
+// lists are as they were.
+func TestCyclesLeaveNothing(t *testing.T) {
+	t.Parallel()
+	for _, form := range []string{readItems, statements} {
+		s := newSource(t, pgtest.Start(t, 17), createRole)
+		e := s.open(t, map[string]any{"scram_iterations": 1})
+		role := parseRole(t, form)
+		state := func() [4]int {
+			return [4]int{
+				s.count(t, "SELECT count(*) FROM pg_roles"), s.count(t, "SELECT count(*) FROM pg_auth_members"),
+				s.count(t, "SELECT count(*) FROM pg_shdepend"), s.count(t, "SELECT count(*) FROM pg_shdescription"),
+			}
+		}
+		revoke(t, e, issue(t, e, role).recipe)
+		before := state()
+		for range 20 {
+			var recipes []engine.Recipe
+			for range 10 {
+				recipes = append(recipes, issue(t, e, role).recipe)
+			}
+			for _, r := range e.RevokeBatch(t.Context(), recipes) {
+				if r.Err != nil || r.Residue != "" {
+					t.Errorf("revoke: %v %s", r.Err, r.Residue)
+				}
+			}
+		}
+		if after := state(); after != before {
+			t.Errorf("roles, memberships, dependencies, comments: %v before, %v after", before, after)
+		}
+	}
+}
