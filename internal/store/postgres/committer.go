@@ -19,9 +19,10 @@ import (
 const (
 	// groupLimit bounds how many functions share a transaction, and so how long the first one waits.
 	groupLimit = 256
-	// groupTime bounds how long a group is tried; settleTime how long it is then asked whether a
-	// commit that was not answered has happened.
+	// groupTime bounds how long a group is tried, probeTime the same while the database is gone,
+	// and settleTime how long it is then asked whether a commit that was not answered has happened.
 	groupTime  = 10 * time.Second
+	probeTime  = 3 * time.Second
 	settleTime = 10 * time.Second
 	// pause is the longest wait before a group that met another node's is run again.
 	pause = 20 * time.Millisecond
@@ -54,6 +55,7 @@ type committer struct {
 	store  *Store
 	log    *slog.Logger
 	conn   *pgxpool.Conn // nil until the first group, and after a loss
+	gone   bool          // the last group found no database
 	wake   chan struct{}
 	exited chan struct{}
 
@@ -159,7 +161,8 @@ func (m *committer) release() {
 // commit runs a group and answers it. If the database fails, nothing of the group has happened;
 // only where it cannot be asked even afterwards, that is not known.
 func (m *committer) commit(group []*request) {
-	if err := m.transact(group); err != nil {
+	err := m.transact(group)
+	if m.gone = err != nil; m.gone {
 		m.log.Error("store: commit failed", "error", reason(err), "writes", len(group))
 		for _, r := range group {
 			r.err, r.rev = unavailable(err), 0
@@ -173,7 +176,11 @@ func (m *committer) commit(group []*request) {
 // transact tries the group until it is committed. A connection that broke is replaced once: the
 // pool may have kept one that a restart of the database left.
 func (m *committer) transact(group []*request) error {
-	ctx, cancel := context.WithTimeout(context.Background(), groupTime)
+	limit := groupTime
+	if m.gone {
+		limit = probeTime
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), limit)
 	defer cancel()
 	a := attempt{committer: m, group: group}
 	for lost := false; ; {
@@ -189,7 +196,7 @@ func (m *committer) transact(group []*request) error {
 			return nil
 		case errors.Is(err, errSuperseded):
 			return err
-		case errors.Is(err, errSpoiled), sqlState(err) == uniqueViolation && !a.careful:
+		case errors.Is(err, errSpoiled), !a.careful && (refusesData(err) || sqlState(err) == uniqueViolation):
 			a.careful = true
 		case errors.Is(err, errNeedLock):
 		case errors.Is(err, errConflict) || retriable(err):
@@ -203,7 +210,7 @@ func (m *committer) transact(group []*request) error {
 			lost = true
 		}
 		if ctx.Err() != nil {
-			return fmt.Errorf("gave up after %s: %w", groupTime, reason(err))
+			return fmt.Errorf("gave up after %s: %w", limit, reason(err))
 		}
 	}
 }

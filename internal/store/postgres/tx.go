@@ -177,7 +177,7 @@ func (t *tx) run(fn func(store.Tx) error) error {
 		return nil
 	}
 	if !t.careful {
-		if t.failed == nil && t.wrote || refusesData(t.failed) {
+		if t.failed == nil && t.wrote {
 			t.failed = errSpoiled
 		}
 		return err
