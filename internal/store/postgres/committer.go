@@ -24,6 +24,8 @@ const (
 	groupTime  = 10 * time.Second
 	probeTime  = 3 * time.Second
 	settleTime = 10 * time.Second
+	// usualTenants bounds whose locks a group takes because the one before did.
+	usualTenants = 4
 	// pause is the longest wait before a group that met another node's is run again.
 	pause = 20 * time.Millisecond
 )
@@ -58,6 +60,8 @@ type committer struct {
 	gone   bool          // the last group found no database
 	wake   chan struct{}
 	exited chan struct{}
+
+	usual map[string]bool // tenants whose locks the last groups took; taken with the first message, shared
 
 	mu      sync.Mutex
 	queue   []*request

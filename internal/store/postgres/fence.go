@@ -47,6 +47,7 @@ func (r *reader) FenceSeq(tenant string) (seq int64, err error) {
 // waited for at the beginning of the next attempt, where nothing else is held. What is read after
 // it is what was committed before it was free.
 func (t *tx) LockTenant(tenant string, exclusive bool) error {
+	t.asked[tenant] = false
 	if is, held := t.held[tenant]; held && (is || !exclusive) {
 		if _, known := t.fenceSeq[tenant]; known {
 			return nil
@@ -97,6 +98,9 @@ type knownFences struct {
 // FencesSince are the fences of a tenant newer than seq, as of the group's first asking: a fence
 // that came to be since then finds the lease as this transaction leaves it.
 func (t *tx) FencesSince(tenant string, seq int64) ([]*store.Fence, error) {
+	if newest, known := t.fenceSeq[tenant]; known && newest <= seq {
+		return nil, nil
+	}
 	known := t.fences[tenant]
 	if known == nil || known.since > seq {
 		fences, err := t.reader.FencesSince(tenant, seq)

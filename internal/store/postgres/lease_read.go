@@ -15,8 +15,12 @@ func (r *reader) leases(condition string, args ...any) ([]*store.Lease, error) {
 	var found []*store.Lease
 	err := r.each("SELECT "+leaseList+" FROM leases "+condition, args, func(scan scanFunc) error {
 		l, err := scanLease(scan)
+		if err != nil {
+			return err
+		}
+		r.recent.seen(l)
 		found = append(found, l)
-		return err
+		return nil
 	})
 	return found, err
 }

@@ -3,6 +3,7 @@ package postgres
 import (
 	"cmp"
 	"fmt"
+	"maps"
 	"slices"
 	"time"
 
@@ -27,6 +28,11 @@ func (t *tx) InsertLease(l *store.Lease) error {
 		return fmt.Errorf("insert lease: %w", err)
 	}
 	t.count(l.EngineID, l.Role, l.Status, 1)
+	if l.Claim == nil && l.Revocation == nil {
+		mine := stored(l)
+		mine.Recipe, mine.Metadata = slices.Clone(l.Recipe), maps.Clone(l.Metadata)
+		t.state.made = append(t.state.made, mine)
+	}
 	return t.write(insertLease, row...)
 }
 
@@ -43,8 +49,15 @@ func (t *tx) nameFree(username, id string) error {
 }
 
 // UpdateLease reads, changes and writes a lease; see [store.Tx]. Its row is locked from the reading
-// on, so that what fn sees is what it changes.
+// on, so that what fn sees is what it changes. One that this node has just made is not read: that
+// nobody has changed it is compared when it is written.
 func (t *tx) UpdateLease(id string, fn func(l *store.Lease) error) (*store.Lease, error) {
+	if made := t.recent.take(id); made != nil {
+		l := *made
+		if fn(&l) == nil && l.Username == made.Username {
+			return t.putLease(&l, made, true)
+		}
+	}
 	found, err := t.leases("WHERE id = $1 FOR NO KEY UPDATE", id)
 	if err == nil && len(found) == 0 {
 		err = noLease()
@@ -62,12 +75,22 @@ func (t *tx) UpdateLease(id string, fn func(l *store.Lease) error) (*store.Lease
 			return nil, err
 		}
 	}
-	l.ID, l.Version = id, was.Version+1
+	return t.putLease(l, &was, false)
+}
+
+// putLease writes a lease in place of what it was; compare says that the row may be another by now.
+func (t *tx) putLease(l, was *store.Lease, compare bool) (*store.Lease, error) {
+	l.ID, l.Version = was.ID, was.Version+1
 	row, err := encodeLease(l)
 	if err != nil {
 		return nil, fmt.Errorf("update lease: %w", err)
 	}
-	if err := t.write(updateLease, row...); err != nil {
+	if compare {
+		err = t.guarded(fmt.Sprintf("%s AND version = $%d", updateLease, len(row)+1), append(row, was.Version)...)
+	} else {
+		err = t.write(updateLease, row...)
+	}
+	if err != nil {
 		return nil, err
 	}
 	if l.Status != was.Status || l.Role != was.Role || l.EngineID != was.EngineID {
@@ -88,8 +111,12 @@ func (t *tx) ClaimDue(engineID string, now time.Time, limit int, c store.Claim) 
 	err := t.each(claimDue, []any{micros(now), micros(t.now.Add(-silence)), engineID, limit, c.Node, c.Epoch, c.No, micros(c.Until)},
 		func(scan scanFunc) error {
 			l, err := scanLease(scan)
+			if err != nil {
+				return err
+			}
+			t.recent.seen(l)
 			due = append(due, l)
-			return err
+			return nil
 		})
 	if err != nil {
 		return nil, err

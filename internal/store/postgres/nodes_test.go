@@ -600,3 +600,36 @@ func TestValueThatDoesNotFit(t *testing.T) {
 		t.Errorf("%d entries, want 2", n)
 	}
 }
+
+// What a node remembers of a lease that it made is compared with the row: another node's change is
+// not lost, and is seen.
+func TestRememberedLease(t *testing.T) {
+	t.Parallel()
+	n := nodes(t, 2)
+	l := newLease(n[0])
+	l.Metadata = map[string]string{"a": "b"}
+	write(t, n[0], insert(l))
+	l.Metadata["a"] = "the caller's own"
+	write(t, n[1], func(tx store.Tx) error {
+		_, err := tx.UpdateLease(l.ID, func(l *store.Lease) error { l.Status = api.LeaseRevoking; return nil })
+		return err
+	})
+	var seen []api.LeaseStatus
+	write(t, n[0], func(tx store.Tx) error {
+		got, err := tx.UpdateLease(l.ID, func(l *store.Lease) error { seen = append(seen, l.Status); l.LateLooks = 7; return nil })
+		if err == nil && got.Metadata["a"] != "b" {
+			t.Errorf("metadata: %v", got.Metadata)
+		}
+		return err
+	})
+	if !slices.Equal(seen, []api.LeaseStatus{api.LeaseIssuing, api.LeaseRevoking}) {
+		t.Errorf("the function saw %v, want what the node remembered, then what the row says", seen)
+	}
+	must(t, n[1].Read(t.Context(), func(r store.Reader) error {
+		got, err := r.Lease(tenant, l.ID)
+		if err == nil && (got.Status != api.LeaseRevoking || got.LateLooks != 7 || got.Version != 3) {
+			t.Errorf("row: %+v", got)
+		}
+		return err
+	}))
+}

@@ -59,8 +59,9 @@ type Store struct {
 	epoch        int64
 	installation string
 
-	view  *view
-	chain atomic.Pointer[store.Chain]
+	view   *view
+	recent recent
+	chain  atomic.Pointer[store.Chain]
 }
 
 var _ store.Store = (*Store)(nil)

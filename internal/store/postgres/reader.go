@@ -12,17 +12,18 @@ const clock = "(extract(epoch FROM clock_timestamp()) * 1000000)::bigint"
 // reader reads what its session sees: a snapshot, or the transaction that writes.
 type reader struct {
 	*session
-	node  string
-	epoch int64
-	now   time.Time
-	rev   int64
+	node   string
+	epoch  int64
+	recent *recent
+	now    time.Time
+	rev    int64
 }
 
 var _ store.Reader = (*reader)(nil)
 
 // snapshot begins a transaction that reads one state throughout.
 func (s *Store) snapshot(session *session) (*reader, error) {
-	r := &reader{session: session, node: s.node, epoch: s.epoch}
+	r := &reader{session: session, node: s.node, epoch: s.epoch, recent: &s.recent}
 	var now int64
 	err := session.send(
 		statement{sql: "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"},

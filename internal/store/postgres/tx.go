@@ -41,6 +41,7 @@ type state struct {
 	mac     []byte
 	changes changes
 	counts  []count
+	made    []*store.Lease
 }
 
 // tx is the transaction of the group, lent to one function after the other. It reads what is
@@ -57,6 +58,7 @@ type tx struct {
 	held     map[string]bool
 	fenceSeq map[string]int64        // of tenants that are locked
 	fences   map[string]*knownFences // of tenants that were asked for
+	asked    map[string]bool         // tenants that were to be locked; all false
 
 	wrote        bool                // the present function
 	dirty        bool                // the transaction
@@ -114,8 +116,9 @@ func (a *attempt) relaxed() bool {
 // connection was lost, then the locks that are known to be needed, then reads where things stand.
 func (a *attempt) begin(ctx context.Context) error {
 	s := a.committer.store
-	t := &tx{attempt: a, held: map[string]bool{}, fenceSeq: map[string]int64{}, fences: map[string]*knownFences{}}
-	t.reader = &reader{session: &session{ctx: ctx, conn: a.committer.conn.Conn()}, node: s.node, epoch: s.epoch}
+	t := &tx{attempt: a, held: map[string]bool{}, fenceSeq: map[string]int64{}, fences: map[string]*knownFences{},
+		asked: map[string]bool{}}
+	t.reader = &reader{session: &session{ctx: ctx, conn: a.committer.conn.Conn()}, node: s.node, epoch: s.epoch, recent: &s.recent}
 	a.tx = t
 	all := []statement{
 		{sql: "BEGIN"},
@@ -125,13 +128,14 @@ func (a *attempt) begin(ctx context.Context) error {
 		all = append(all, statement{sql: "SELECT 1 FROM store_state FOR NO KEY UPDATE"})
 		t.locked = true
 	}
-	for _, tenant := range slices.Sorted(maps.Keys(a.tenants)) {
+	maps.Copy(t.held, a.committer.usual) // shared
+	maps.Copy(t.held, a.tenants)
+	for _, tenant := range slices.Sorted(maps.Keys(t.held)) {
 		lock := "SELECT pg_advisory_xact_lock_shared($1)"
-		if a.tenants[tenant] {
+		if t.held[tenant] {
 			lock = "SELECT pg_advisory_xact_lock($1)"
 		}
 		all = append(all, statement{sql: lock, args: []any{t.tenantKey(tenant)}})
-		t.held[tenant] = a.tenants[tenant]
 	}
 	// From here on nobody is waited for while others wait: two nodes that lock rows in different
 	// orders do not sit out the server's deadlock timeout, one of them begins anew.
@@ -151,6 +155,14 @@ func (a *attempt) begin(ctx context.Context) error {
 			return nil
 		},
 	})
+	for tenant := range t.held {
+		all = append(all, statement{sql: newestFence, args: []any{tenant}, row: func(scan scanFunc) error {
+			var seq int64
+			err := scan(&seq)
+			t.fenceSeq[tenant] = seq
+			return err
+		}})
+	}
 	if err := t.send(all...); err != nil {
 		return err
 	}
@@ -288,6 +300,7 @@ func (t *tx) commit(relaxed bool) error {
 		sql:  "UPDATE nodes SET commits = $2, audit_seq = $3, audit_mac = $4 WHERE id = $1",
 		args: []any{t.node, t.commits + 1, t.state.seq, t.state.mac},
 	})
+	t.recent.put(t.state.made)
 	if err := t.send(statement{sql: "COMMIT"}); err != nil {
 		if t.conn.IsClosed() { // else the server has said that it undid the transaction
 			t.failed = &unansweredError{t.commits + 1, t.failed}
@@ -299,9 +312,16 @@ func (t *tx) commit(relaxed bool) error {
 
 // publish makes what was committed the configuration that this node goes by.
 func (a *attempt) publish() {
-	if t := a.tx; t.state.rev != t.begun {
+	t, m := a.tx, a.committer
+	if t.state.rev != t.begun {
 		put, gone := t.state.changes.net()
-		a.committer.store.view.advance(t.begun, t.state.rev, put, gone)
+		m.store.view.advance(t.begun, t.state.rev, put, gone)
+	}
+	switch n := len(t.asked); {
+	case n > usualTenants:
+		m.usual = nil
+	case n > 0:
+		m.usual = t.asked
 	}
 }
 
