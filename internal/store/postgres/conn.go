@@ -237,7 +237,7 @@ func lockKey(what ...string) int64 {
 		h.Write([]byte(w))
 		h.Write([]byte{0})
 	}
-	return int64(h.Sum64()) //nolint:gosec // any 64 bits will do
+	return int64(h.Sum64())
 }
 
 // Times are stored as microseconds since 1970.

@@ -24,12 +24,6 @@ func open(t testing.TB, url, dir string) *postgres.Store {
 	return s
 }
 
-func newDB(t *testing.T) (url string) {
-	t.Helper()
-	server := pgtest.Shared(t, 15)
-	return server.SuperURL(server.CreateDB(t))
-}
-
 // Every folder of the suite has a database of its own.
 func TestConformance(t *testing.T) {
 	t.Parallel()
