@@ -18,13 +18,14 @@ const (
 type watcher struct {
 	store  *Store
 	log    *slog.Logger
+	well   bool // the last beat was heard
 	stop   context.CancelFunc
 	exited chan struct{}
 }
 
 func newWatcher(s *Store, log *slog.Logger) *watcher {
 	ctx, cancel := context.WithCancel(context.Background())
-	w := &watcher{store: s, log: log, stop: cancel, exited: make(chan struct{})}
+	w := &watcher{store: s, log: log, well: true, stop: cancel, exited: make(chan struct{})}
 	go w.run(ctx)
 	return w
 }
@@ -32,16 +33,12 @@ func newWatcher(s *Store, log *slog.Logger) *watcher {
 // run watches on one connection after the other, until the store is closed.
 func (w *watcher) run(ctx context.Context) {
 	defer close(w.exited)
-	for lost := false; ctx.Err() == nil; {
-		began := time.Now()
+	for ctx.Err() == nil {
 		err := w.watch(ctx)
-		if ctx.Err() != nil {
-			return
-		}
-		if again := time.Since(began) < beatTime; !lost || !again { // said once for each loss
+		if w.well && ctx.Err() == nil {
+			w.well = false // said once for each loss
 			w.log.Error("store: the database cannot be reached, trying again", "error", reason(err))
 		}
-		lost = true
 		select {
 		case <-time.After(beatEvery / 2):
 		case <-ctx.Done():
@@ -70,6 +67,7 @@ func (w *watcher) watch(ctx context.Context) error {
 		if err := w.beat(ctx, c); err != nil {
 			return err
 		}
+		w.well = true
 		waiting, cancel := context.WithTimeout(ctx, beatEvery)
 		_, err := c.WaitForNotification(waiting)
 		cancel()
