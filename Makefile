@@ -16,7 +16,7 @@ CRASH_ANSWERS ?= 5000
 FUZZ_SECONDS ?= 10
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo test unit race crash fuzz bench lint fmt fmt-check vet vuln \
+.PHONY: help build demo test unit race crash end-to-end fuzz bench lint fmt fmt-check vet vuln \
 	generate check-generated postgres tools clean
 
 help: ## This list
@@ -44,6 +44,9 @@ race: postgres ## The domain and the engines with the race detector
 crash: postgres ## kill -9 under load, for at least SECONDS; then nothing orphaned, nothing forgotten
 	SCAIVAULT_CRASH_KILLS=$(CRASH_KILLS) SCAIVAULT_CRASH_ANSWERS=$(CRASH_ANSWERS) SCAIVAULT_CRASH_SECONDS=$(SECONDS) \
 	$(GO) test -count=1 -timeout 60m -v ./test/crash
+
+end-to-end: postgres ## The end-to-end tests with the numbers that are promised: 5,000 leases, 500 overdue, 500 rounds
+	SCAIVAULT_TEST_FULL=1 $(GO) test -count=1 -timeout 60m -v ./test/e2e
 
 fuzz: ## Every fuzz target for FUZZ_SECONDS
 	scripts/fuzz.sh $(FUZZ_SECONDS)

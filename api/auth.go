@@ -25,13 +25,13 @@ type TokenRequest struct {
 
 // Token is a personal access token; Token itself is shown once, at creation.
 type Token struct {
-	ID         string     `json:"id"`
-	Name       string     `json:"name"`
-	IdentityID string     `json:"identity_id"`
-	Token      string     `json:"token,omitempty"`
-	Scopes     []string   `json:"scopes"`
-	CreatedAt  time.Time  `json:"created_at"`
-	ExpiresAt  time.Time  `json:"expires_at"`
+	ID         string    `json:"id"`
+	Name       string    `json:"name"`
+	IdentityID string    `json:"identity_id"`
+	Token      string    `json:"token,omitempty"`
+	Scopes     []string  `json:"scopes"`
+	CreatedAt  time.Time `json:"created_at"`
+	ExpiresAt  time.Time `json:"expires_at"`
 }
 
 // TokenList is a page of tokens.

@@ -28,9 +28,11 @@ func (a *app) configSet() *cobra.Command {
 				if err != nil {
 					return err
 				}
-				if json.Unmarshal(data, &s) != nil {
+				var dev devFile
+				if json.Unmarshal(data, &dev) != nil || dev.URL == "" || dev.Token == "" {
 					return invalid("read %s: it is not the dev.json of scaivault dev", from)
 				}
+				s = settings{URL: dev.URL, Token: dev.Token}
 			}
 			for _, arg := range args {
 				if err := a.setOne(&s, arg); err != nil {
@@ -61,6 +63,13 @@ func (a *app) setOne(s *settings, arg string) (err error) {
 		}
 	}
 	*target = value
+	switch { // who is asking is one or the other
+	case value == "":
+	case name == "token":
+		s.ClientID, s.ClientSecret = "", ""
+	case name == "client_id", name == "client_secret":
+		s.Token = ""
+	}
 	return nil
 }
 

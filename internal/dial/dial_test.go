@@ -49,7 +49,7 @@ func listen(t *testing.T, network, address string) net.Addr {
 			if err != nil {
 				return
 			}
-			io.WriteString(conn, "hello")
+			_, _ = io.WriteString(conn, "hello") // the reader asserts what arrives
 			conn.Close()
 		}
 	}()

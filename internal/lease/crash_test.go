@@ -45,6 +45,7 @@ func (w *world) dieIn(op string, f leasetest.Fault) {
 
 // The points of the crash matrix of an issuance.
 func TestCrashIssuing(t *testing.T) {
+	t.Parallel()
 	const (
 		nothing     = "nothing"
 		closed      = "closed"
@@ -113,6 +114,7 @@ func TestCrashIssuing(t *testing.T) {
 
 // Whatever point a revocation is cut off at, it ends dead and closed, with at most one extra drop.
 func TestCrashRevoking(t *testing.T) {
+	t.Parallel()
 	for name, crash := range map[string]func(w *world){
 		"R1 marked":               func(w *world) { w.dieAt("write", 1, true) },
 		"R1 claimed":              func(w *world) { w.dieAt("write", 2, true) },
@@ -142,6 +144,7 @@ func TestCrashRevoking(t *testing.T) {
 
 // Whatever point a renewal is cut off at, the source ends up with the end that the lease has.
 func TestCrashRenewing(t *testing.T) {
+	t.Parallel()
 	for name, tt := range map[string]struct {
 		crash func(w *world)
 		moved bool

@@ -229,9 +229,7 @@ func quota(tx store.Tx, i *issuance) error {
 // one is drawn, and is durable before it is tried.
 func (m *Manager) atSource(ctx context.Context, i *issuance) (engine.Recipe, error) {
 	for tried := 1; ; tried++ {
-		bounded, cancel := context.WithDeadline(ctx, i.plan.Deadline)
-		recipe, err := i.handle.Issue(bounded, i.plan)
-		cancel()
+		recipe, err := m.attempt(ctx, i)
 		if kind(err) != engine.NameTaken || tried == namesTried {
 			return recipe, err
 		}
@@ -240,6 +238,19 @@ func (m *Manager) atSource(ctx context.Context, i *issuance) (engine.Recipe, err
 			return nil, err
 		}
 	}
+}
+
+// attempt is one, and one more where the root was changed meanwhile.
+func (m *Manager) attempt(ctx context.Context, i *issuance) (engine.Recipe, error) {
+	ctx, cancel := context.WithDeadline(ctx, i.plan.Deadline)
+	defer cancel()
+	recipe, err := i.handle.Issue(ctx, i.plan)
+	if next := m.sources.Fresh(ctx, i.engine, i.handle, err); next != nil {
+		i.handle.Release()
+		i.handle = next
+		return next.Issue(ctx, i.plan)
+	}
+	return recipe, err
 }
 
 func (m *Manager) rename(ctx context.Context, i *issuance) error {

@@ -158,16 +158,16 @@ func (s *sim) checkAudit(fail func(string, ...any), when string, leases map[stri
 				}
 			}
 		}
-		any := func(options ...string) bool {
+		has := func(options ...string) bool {
 			return slices.ContainsFunc(options, func(o string) bool { return slices.Contains(seen[id], o) })
 		}
-		if !any("dynamic_generate requested") {
+		if !has("dynamic_generate requested") {
 			fail("%s has no entry of its request: %q", id, seen[id])
 		}
-		if l.Status == api.LeaseActive && !any("dynamic_generate issued", "dynamic_generate recovered") {
+		if l.Status == api.LeaseActive && !has("dynamic_generate issued", "dynamic_generate recovered") {
 			fail("%s is active and has no entry of it: %q", id, seen[id])
 		}
-		if l.Status == api.LeaseRevoked && !any("dynamic_revoke revoked", "dynamic_generate failed") {
+		if l.Status == api.LeaseRevoked && !has("dynamic_revoke revoked", "dynamic_generate failed") {
 			fail("%s is revoked and has no entry of it: %q", id, seen[id])
 		}
 	}

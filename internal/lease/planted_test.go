@@ -57,7 +57,7 @@ var planted = []struct {
 type edit struct{ file, from, to string }
 
 // TestPlanted builds each of the bad ones and wants it caught.
-func TestPlanted(t *testing.T) {
+func TestPlanted(t *testing.T) { //nolint:tparallel // beside the other tests, but one after the other: each build and its run fill the machine
 	t.Parallel()
 	caught := 0
 	for _, p := range planted {

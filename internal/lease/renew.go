@@ -106,12 +106,15 @@ func (m *Manager) moveEnd(ctx context.Context, h *source.Handle, e *source.Engin
 	if r, ok := h.Engine.(engine.Renewer); ok {
 		bounded, cancel := context.WithDeadline(ctx, *l.PendingDeadline)
 		err := r.Renew(bounded, l.Recipe, until)
+		if next := m.sources.Fresh(bounded, e, h, err); next != nil { // the root was changed meanwhile
+			err = next.Engine.(engine.Renewer).Renew(bounded, l.Recipe, until) //nolint:forcetypeassert // it is of the same type
+			next.Release()
+		}
 		cancel()
 		if err != nil && until.After(l.ExpiresAt) {
 			return nil, source.Fault(e.Name, err)
-		} // a shorter end holds all the same: the pending one leads to another try at the source
-		if err != nil {
-			return view(l, time.Now()), nil
+		} else if err != nil {
+			return view(l, time.Now()), nil //nolint:nilerr // a shorter end holds all the same: the pending one leads to another try at the source
 		}
 	}
 	var now time.Time

@@ -23,6 +23,7 @@ func ttl(d time.Duration) api.RenewRequest {
 
 // Each case is a lease of an hour, at most eight, renewed after a while. Ends are told from its issue.
 func TestRenew(t *testing.T) {
+	t.Parallel()
 	for name, tt := range map[string]struct {
 		after time.Duration
 		req   api.RenewRequest

@@ -229,7 +229,7 @@ func (m *Manager) Await(ctx context.Context, f *store.Fence, wait time.Duration)
 		}
 		took := time.Since(asked)
 		result.Revoked = result.Matched - result.Pending
-		if result.Pending == 0 || !time.Now().Before(deadline) || m.ctx.Err() != nil {
+		if result.Pending == 0 || !time.Now().Before(deadline) {
 			return result, nil
 		}
 		select {
@@ -237,6 +237,7 @@ func (m *Manager) Await(ctx context.Context, f *store.Fence, wait time.Duration)
 		case <-gone:
 			deadline = time.Now()
 		case <-m.ctx.Done():
+			deadline = time.Now()
 		}
 		// The look costs in proportion to what is left: it takes at most a fifth of the time.
 		pause = max(min(2*pause, 250*time.Millisecond), 4*took)

@@ -97,6 +97,7 @@ func TestRevokeOneRefused(t *testing.T) {
 // A revocation that arrives while the source makes the account: whatever the order at the source,
 // the credential is withheld and the account dies (law L5).
 func TestRevokeWhileIssuing(t *testing.T) {
+	t.Parallel()
 	for name, tt := range map[string]struct {
 		issue, revoke leasetest.Fault
 		at            time.Duration // when the revocation comes

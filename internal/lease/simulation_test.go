@@ -69,7 +69,7 @@ func simulate(t *testing.T, from string, seed uint64) {
 		if info, err := os.Stat("/dev/shm"); err == nil && info.IsDir() {
 			base = "/dev/shm"
 		}
-		dir, err := os.MkdirTemp(base, "lease-sim-")
+		dir, err := os.MkdirTemp(base, "lease-sim-") //nolint:usetesting // t.TempDir does not choose the file system
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -190,11 +190,15 @@ func (m *Manager) atEngine(e *source.Engine, rows []*store.Lease) error {
 		m.postpone(elsewhere, otherServer(), false)
 		m.sources.Reopen(e.ID) // the right server may be back at the next try
 	}
-	return errors.Join(
+	err = errors.Join(
 		m.kill(ctx, h, e, dying),
 		m.settle(ctx, h, e, uncertain),
 		m.resetEnds(ctx, h, e, ends),
 		m.lookLate(ctx, h, e, late))
+	if next := m.sources.Fresh(ctx, e, h, err); next != nil {
+		next.Release() // the next probe finds it
+	}
+	return err
 }
 
 // kill revokes rows at the source, in batches, and closes each as soon as it is dead.
@@ -463,5 +467,5 @@ func backoff(attempts int, most time.Duration) time.Duration {
 
 // jitter spreads retries over half of the time.
 func jitter(d time.Duration) time.Duration {
-	return d/2 + rand.N(d/2+1)
+	return d/2 + rand.N(d/2+1) //nolint:gosec // nothing secret depends on it
 }

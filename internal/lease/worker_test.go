@@ -108,6 +108,7 @@ func TestManyAtOnce(t *testing.T) {
 
 // Failures of an issuance that leave nothing close the lease at once; the code tells who is to blame.
 func TestIssueFails(t *testing.T) {
+	t.Parallel()
 	for name, tt := range map[string]struct {
 		f    leasetest.Fault
 		want fault.Code

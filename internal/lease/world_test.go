@@ -432,6 +432,10 @@ func (s secrets) AddVersion(store.Tx, string, string, map[string]statement.Secre
 	return 0, lostStore()
 }
 
+func (s secrets) VersionAs(context.Context, *access.Caller, string, int) (map[string]statement.Secret, int, error) {
+	return nil, 0, lostStore()
+}
+
 func (s secrets) Announce(string, string, int) {}
 
 // wantEntryFailed wants a failed entry of the action for the lease.

@@ -1,3 +1,5 @@
+// Package policy judges one request for one permission on one path by the rules that are bound to
+// its identity. It is pure: what it needs of the world is in the request.
 package policy
 
 import (

@@ -152,12 +152,31 @@ func (s *Service) engine(o *store.Object) (*Engine, error) {
 	if err != nil {
 		return nil, err
 	}
-	config, err := kind.ParseConfig(doc.Config)
+	config, err := s.config(o.ID, doc, kind)
 	if err != nil {
 		return nil, err
 	}
 	return &Engine{ID: o.ID, Tenant: o.Tenant, Name: doc.Name, Version: o.Version, Config: config,
 		doc: doc, kind: kind, object: o}, nil
+}
+
+// config is the engine's part of the document, parsed once per document: every request needs it.
+func (s *Service) config(id string, doc *engineDoc, kind engine.Type) (engine.Config, error) {
+	if p, ok := s.configs.Load(id); ok && p.(*parsed).of == doc { //nolint:forcetypeassert // nothing else is stored
+		return p.(*parsed).config, nil //nolint:forcetypeassert // as above
+	}
+	config, err := kind.ParseConfig(doc.Config)
+	if err == nil {
+		s.configs.Store(id, &parsed{doc, config})
+	}
+	return config, err
+}
+
+// parsed is what an engine's document came to. It holds for that very document: a version that was
+// never committed may come again with another.
+type parsed struct {
+	of     *engineDoc
+	config engine.Config
 }
 
 // Role finds a role of the engine by name: role_not_found.

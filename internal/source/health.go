@@ -113,3 +113,25 @@ func (s *Service) Summaries(ctx context.Context, tenant string) ([]api.EngineSum
 	})
 	return out, err
 }
+
+// status is the engine's state as last seen, without asking the source.
+func (s *Service) status(e *Engine) string {
+	if e.doc.State != "" {
+		return api.EngineDeleting
+	}
+	l := s.liveOf(e)
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.failed != nil && (l.now == nil || l.now.version != e.Version) || l.down {
+		return api.EngineUnreachable
+	}
+	return api.EngineHealthy
+}
+
+// Observe notes whether the source answered the last operation; the lease manager tells.
+func (s *Service) Observe(e *Engine, reachable bool) {
+	l := s.liveOf(e)
+	l.mu.Lock()
+	l.down = !reachable
+	l.mu.Unlock()
+}

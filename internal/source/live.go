@@ -10,7 +10,6 @@ import (
 	"github.com/scaivault/scaivault/internal/access"
 	"github.com/scaivault/scaivault/internal/fault"
 	"github.com/scaivault/scaivault/internal/statement"
-	"github.com/scaivault/scaivault/internal/store"
 )
 
 const (
@@ -27,6 +26,7 @@ const (
 // Handle is a source in use. Release it when done; the connection lives on.
 type Handle struct {
 	engine.Engine
+	root    int // version of the root secret that it was opened with
 	release func()
 }
 
@@ -46,8 +46,10 @@ type live struct {
 	problem     string    // why the newest root secret is not in use
 	failed      error     // why the last opening failed
 	failedAt    time.Time
-	down        bool // the last operation did not reach the source
-	dropped     bool // nobody finds it any more: what is opened yet ends with its use
+	doubtedAt   time.Time // when the source refused a root that it had accepted
+	suspect     bool      // a rotation's end is unknown: the root is proved anew before the next use
+	down        bool      // the last operation did not reach the source
+	dropped     bool      // nobody finds it any more: what is opened yet ends with its use
 }
 
 type opened struct {
@@ -79,7 +81,51 @@ func (s *Service) Acquire(ctx context.Context, e *Engine) (*Handle, error) {
 	if h := l.use(e.Version, s.rootStale(l)); h != nil {
 		return h, nil
 	}
-	return s.refresh(ctx, l, e)
+	return s.refresh(ctx, l, e, false)
+}
+
+// Fresh answers a refusal by the source: the root may have been changed since h was opened, by a
+// rotation of this node or another, or by one that a crash cut off. It gives another handle of the
+// same server, to try once more with; nil when there is none. The caller releases both.
+func (s *Service) Fresh(ctx context.Context, e *Engine, h *Handle, refusal error) *Handle {
+	if kindOf(refusal) != engine.Misconfigured {
+		return nil
+	}
+	l := s.liveOf(e)
+	if l.turn(ctx) != nil {
+		return nil
+	}
+	defer func() { l.opening <- struct{}{} }()
+	next := l.use(e.Version, false)
+	if next == nil || next.Engine == h.Engine {
+		if next != nil {
+			next.Release()
+		}
+		if !l.doubt() {
+			return nil
+		}
+		var err error
+		if next, err = s.refresh(ctx, l, e, true); err != nil {
+			return nil
+		}
+	}
+	if next.Engine == h.Engine || next.SourceID() != h.SourceID() {
+		next.Release()
+		return nil
+	}
+	return next
+}
+
+// doubt tells whether the root may be tried anew; a source that refuses for another reason costs
+// one attempt and not one per request.
+func (l *live) doubt() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if time.Since(l.doubtedAt) < reopenAfter {
+		return false
+	}
+	l.doubtedAt = time.Now()
+	return true
 }
 
 // turn waits until the caller may open.
@@ -92,10 +138,11 @@ func (l *live) turn(ctx context.Context) error {
 	}
 }
 
-// refresh opens the source again where that is needed. The caller holds l.opening.
-func (s *Service) refresh(ctx context.Context, l *live, e *Engine) (*Handle, error) {
+// refresh opens the source again where that is needed, or in doubt. The caller holds l.opening.
+func (s *Service) refresh(ctx context.Context, l *live, e *Engine, doubt bool) (*Handle, error) {
 	l.mu.Lock()
 	current, tried := l.now, l.rootTried
+	doubt, l.suspect = doubt || l.suspect, false
 	if time.Since(l.rootTriedAt) >= rootRetryEvery {
 		tried = 0
 	}
@@ -106,7 +153,7 @@ func (s *Service) refresh(ctx context.Context, l *live, e *Engine) (*Handle, err
 	}
 	l.mu.Unlock()
 
-	if usable {
+	if usable && !doubt {
 		version, err := s.rootVersion(ctx, e)
 		l.mu.Lock()
 		l.rootChecked = time.Now()
@@ -120,29 +167,45 @@ func (s *Service) refresh(ctx context.Context, l *live, e *Engine) (*Handle, err
 			}
 		}
 	}
-	root, version, err := s.root(ctx, e)
+	root, newest, err := s.root(ctx, e)
 	if err == nil {
+		version := newest
 		var opened engine.Engine
 		opened, err = s.open(ctx, e, root)
+		refused := err
 		if kindOf(err) == engine.Misconfigured {
 			opened, version, err = s.recoverRoot(ctx, e, err)
 		}
+		if kindOf(err) == engine.Misconfigured && !usable {
+			opened, version, err = s.formerRoot(ctx, e, newest, err)
+		}
 		if err == nil {
-			return l.replace(opened, e.Version, version), nil
+			s.noteRoot(ctx, e, version)
+			h := l.replace(opened, e.Version, version)
+			if version < newest {
+				l.keeps(newest, refused)
+			}
+			return h, nil
 		}
 	}
 	l.mu.Lock()
 	l.failed, l.failedAt = err, time.Now()
-	if usable {
-		l.rootTried, l.rootTriedAt, l.problem = version, time.Now(), "the newest version of the root secret does not work: "+Reason(err)
-	}
 	l.mu.Unlock()
 	if usable {
+		l.keeps(newest, err)
 		if h := l.use(e.Version, false); h != nil {
 			return h, nil
 		}
 	}
 	return nil, err
+}
+
+// keeps notes that what is open stays in use because the newest root does not work, and why.
+func (l *live) keeps(newest int, why error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.rootTried, l.rootTriedAt = newest, time.Now()
+	l.problem = "the newest version of the root secret does not work: " + Reason(why)
 }
 
 // open connects to the source of e with a root secret.
@@ -166,31 +229,23 @@ func identity(e *Engine) *access.Caller {
 	return access.System(e.Tenant, "dynamic:"+e.Name, "system:dynamic-engines")
 }
 
-// root reads the root secret as the engine: invalid_config naming the grant that is missing.
-func (s *Service) root(ctx context.Context, e *Engine) (map[string]statement.Secret, int, error) {
-	data, version, err := s.secrets.ReadAs(ctx, identity(e), e.Config.RootCredentialsPath)
-	switch fault.CodeOf(err) {
-	case fault.AccessDenied, fault.IPNotAllowed, fault.MFARequired, fault.TimeWindowViolation:
-		return nil, 0, fault.New(fault.InvalidConfig,
-			"engine %s may not read its root secret: bind a policy with {\"path_pattern\": %q, \"permissions\": [\"read\"]} to the system identity dynamic:%s (or to system:dynamic-engines for all engines)",
-			e.Name, e.Config.RootCredentialsPath, e.Name)
-	case fault.SecretNotFound, fault.VersionNotFound:
-		return nil, 0, fault.New(fault.InvalidConfig,
-			"there is no root secret at %q: write it first with PUT /v1/secrets/%s", e.Config.RootCredentialsPath, e.Config.RootCredentialsPath)
+// openAnew opens the source again whatever is open, so that a root that the source no longer accepts is
+// found out. What is open stays in use where nothing newer works.
+func (s *Service) openAnew(ctx context.Context, e *Engine) (*Handle, error) {
+	l := s.liveOf(e)
+	if err := l.turn(ctx); err != nil {
+		return nil, err
 	}
-	return data, version, err
+	defer func() { l.opening <- struct{}{} }()
+	return s.refresh(ctx, l, e, true)
 }
 
-// rootVersion is the root secret's current version. It reads no data, so it needs no grant.
-func (s *Service) rootVersion(ctx context.Context, e *Engine) (version int, err error) {
-	err = s.store.Read(ctx, func(r store.Reader) error {
-		secret, err := r.Secret(e.Tenant, e.Config.RootCredentialsPath)
-		if err == nil {
-			version = secret.Version
-		}
-		return err
-	})
-	return version, err
+// suspect has the root proved anew before the next use.
+func (s *Service) suspect(e *Engine) {
+	l := s.liveOf(e)
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.suspect, l.rootChecked = true, time.Time{}
 }
 
 // rootStale tells whether the root secret must be looked at again.
@@ -237,7 +292,7 @@ func (l *live) use(version int64, stale bool) *Handle {
 
 func (l *live) handle(o *opened) *Handle {
 	o.users++
-	return &Handle{Engine: o.engine, release: func() {
+	return &Handle{Engine: o.engine, root: o.root, release: func() {
 		l.mu.Lock()
 		o.users--
 		last := o.closed && o.users == 0
@@ -273,6 +328,7 @@ func (s *Service) Reopen(engineID string) { s.drop(engineID) }
 
 // drop closes the engine's connection for good.
 func (s *Service) drop(engineID string) {
+	s.configs.Delete(engineID)
 	s.mu.Lock()
 	l := s.lives[engineID]
 	delete(s.lives, engineID)

@@ -1,15 +1,14 @@
 package source
 
 import (
+	"bytes"
 	"context"
-	"encoding/json"
+	"errors"
 
 	"github.com/scaivault/scaivault/api"
 	"github.com/scaivault/scaivault/engine"
 	"github.com/scaivault/scaivault/internal/access"
 	"github.com/scaivault/scaivault/internal/fault"
-	"github.com/scaivault/scaivault/internal/seal"
-	"github.com/scaivault/scaivault/internal/statement"
 	"github.com/scaivault/scaivault/internal/store"
 )
 
@@ -35,70 +34,125 @@ func (s *Service) RotateRoot(ctx context.Context, c *access.Caller, name string)
 			"engine %s may not rotate its root secret: bind a policy with {\"path_pattern\": %q, \"permissions\": [\"read\", \"rotate\"]} to the system identity dynamic:%s",
 			name, path, name))
 	}
-	if !s.beginRotation(e.ID) {
-		return nil, pass.Record(ctx, fault.New(fault.VersionConflict, "the root of engine %s is being rotated already", name))
-	}
-	defer s.endRotation(e.ID)
-
-	ctx = context.WithoutCancel(ctx) // whoever goes away leaves no rotation half done
-	if err := s.finishRotation(ctx, e); err != nil {
+	if err := s.ownsRoot(e); err != nil {
 		return nil, pass.Record(ctx, err)
 	}
-	h, err := s.Acquire(ctx, e)
+	if !s.beginRotation(e) {
+		return nil, pass.Record(ctx, fault.New(fault.VersionConflict, "the root of engine %s is being rotated already", name))
+	}
+	defer s.endRotation(e)
+
+	ctx = context.WithoutCancel(ctx) // whoever goes away leaves no rotation half done
+	h, pending, err := s.settleRotation(ctx, e)
 	if err != nil {
 		return nil, pass.Record(ctx, Fault(name, err))
 	}
 	defer h.Release()
-	version, err := s.rotate(ctx, pass, e, h)
+	next, err := s.setRoot(ctx, e, h, pending)
 	if err != nil {
+		return nil, pass.Record(ctx, Fault(name, err))
+	}
+	var version int
+	err = pass.Write(ctx, func(tx store.Tx, _ *store.Config) error {
+		version, _, err = s.promote(tx, e, next)
+		pass.Set("version", version)
+		return err
+	})
+	if err != nil {
+		s.suspect(e) // the source has what the secret does not
 		return nil, err
 	}
 	s.secrets.Announce(e.Tenant, path, version)
 	return s.show(ctx, e)
 }
 
-// rotate does the steps; every error is recorded when it returns.
-func (s *Service) rotate(ctx context.Context, pass *access.Pass, e *Engine, h *Handle) (version int, err error) {
-	rotator, ok := h.Engine.(engine.RootRotator)
-	if !ok {
-		return 0, pass.Record(ctx, fault.New(fault.InvalidConfig, "an engine of this type cannot rotate its root"))
-	}
-	candidate, err := rotator.PlanRoot(ctx)
-	if err != nil {
-		return 0, pass.Record(ctx, Fault(e.Name, err))
-	}
-	if err := s.keepCandidate(ctx, e, candidate); err != nil {
-		return 0, pass.Record(ctx, err)
-	}
-	bounded, cancel := context.WithTimeout(ctx, e.Config.ConnectTimeout+e.Config.OperationTimeout)
-	defer cancel()
-	if err := rotator.SetRoot(bounded, candidate); err != nil {
-		s.drop(e.ID) // nobody knows which root the source has now: the next use finds out
-		return 0, pass.Record(ctx, Fault(e.Name, err))
-	}
-	err = pass.Write(ctx, func(tx store.Tx, _ *store.Config) error {
-		if version, err = s.secrets.AddVersion(tx, e.Tenant, e.Config.RootCredentialsPath, candidate, identity(e).Identity); err != nil {
-			return err
+// ownsRoot refuses to change a root secret that another engine hands to another server: that server
+// would not learn the new one.
+func (s *Service) ownsRoot(e *Engine) error {
+	cfg := s.store.Config()
+	for _, name := range s.Uses(cfg, e.Tenant, e.Config.RootCredentialsPath) {
+		other, err := s.Engine(cfg, e.Tenant, name)
+		if err == nil && other.doc.SourceID != e.doc.SourceID {
+			return fault.New(fault.InvalidConfig, "engine %s uses the root secret of engine %s on another server, which would not learn the new one: give each a secret of its own", name, e.Name)
 		}
-		pass.Set("version", version)
-		return tx.PutMeta(candidateKey(e), nil)
-	})
-	return version, err
+	}
+	return nil
 }
 
-// recoverRoot opens the source with the candidate of a rotation that a crash cut off, and writes
-// it down as the root secret's new version if the source accepts it. refused is why the present
+// settleRotation gives the source open with a root that it accepts. Where a rotation has left a
+// candidate and the source has it, it becomes the root secret's new version first. A candidate that
+// the source does not have is returned: it may still be on its way there.
+func (s *Service) settleRotation(ctx context.Context, e *Engine) (*Handle, *candidate, error) {
+	pending, err := s.candidate(ctx, e)
+	if err != nil {
+		return nil, nil, err
+	}
+	open := s.Acquire
+	if pending != nil {
+		open = s.openAnew
+	}
+	h, err := open(ctx, e)
+	if err != nil {
+		return nil, nil, err
+	}
+	if err = e.Reached(h.SourceID()); err == nil && pending != nil {
+		pending, err = s.candidate(ctx, e)
+	}
+	if err != nil {
+		h.Release()
+		return nil, nil, err
+	}
+	return h, pending, nil
+}
+
+// setRoot makes the source accept a candidate, which is durable before. It is the pending one, since
+// that may take effect at any time and setting it twice does no harm, unless it was made from a root
+// that is no longer in use.
+func (s *Service) setRoot(ctx context.Context, e *Engine, h *Handle, pending *candidate) (*candidate, error) {
+	rotator, ok := h.Engine.(engine.RootRotator)
+	if !ok {
+		return nil, fault.New(fault.InvalidConfig, "an engine of this type cannot rotate its root")
+	}
+	next := pending
+	if next == nil || next.From != h.root {
+		fields, err := rotator.PlanRoot(ctx)
+		if err != nil {
+			return nil, err
+		}
+		if next, err = s.keep(ctx, e, pending, &candidate{From: h.root, fields: fields}); err != nil {
+			return nil, err
+		}
+	}
+	ctx, cancel := context.WithTimeout(ctx, e.Config.ConnectTimeout+e.Config.OperationTimeout)
+	defer cancel()
+	if err := rotator.SetRoot(ctx, next.fields); err != nil {
+		if kindOf(err) == engine.Refused && next != pending {
+			return nil, errors.Join(err, s.forget(ctx, e, next)) // never to be tried again
+		}
+		s.suspect(e) // nobody knows which root the source has now: the next use finds out
+		return nil, err
+	}
+	return next, nil
+}
+
+// recoverRoot opens the source with the candidate of a rotation that was cut off, and writes it
+// down as the root secret's new version if the source accepts it. refused is why the present
 // version was not; it is returned where there is no candidate or that is refused, too.
 func (s *Service) recoverRoot(ctx context.Context, e *Engine, refused error) (engine.Engine, int, error) {
-	candidate, err := s.candidate(ctx, e)
-	if err != nil || candidate == nil {
+	pending, err := s.candidate(ctx, e)
+	if err != nil || pending == nil {
 		return nil, 0, refused
 	}
-	opened, err := s.open(ctx, e, candidate)
-	if err != nil {
+	opened, err := s.open(ctx, e, pending.fields)
+	if kindOf(err) == engine.Misconfigured {
 		return nil, 0, refused
+	} else if err != nil {
+		return nil, 0, err
 	}
-	version, err := s.adopt(ctx, e, candidate)
+	version := 0
+	if err = e.Reached(opened.SourceID()); err == nil { // what another server accepts says nothing
+		version, err = s.adopt(ctx, e, pending)
+	}
 	if err != nil {
 		opened.Close()
 		return nil, 0, err
@@ -106,107 +160,65 @@ func (s *Service) recoverRoot(ctx context.Context, e *Engine, refused error) (en
 	return opened, version, nil
 }
 
-// finishRotation decides about the candidate of a rotation whose end nobody knows, before another
-// one takes its place: if the source has it, it becomes the root secret's new version.
-func (s *Service) finishRotation(ctx context.Context, e *Engine) error {
-	candidate, err := s.candidate(ctx, e)
-	if err != nil || candidate == nil {
-		return err
-	}
-	opened, err := s.open(ctx, e, candidate)
-	switch {
-	case kindOf(err) == engine.Misconfigured:
-		return nil // the source does not have it
-	case err != nil:
-		return Fault(e.Name, err)
-	}
-	opened.Close()
-	if _, err := s.adopt(ctx, e, candidate); err != nil {
-		return err
-	}
-	s.drop(e.ID)
-	return nil
-}
-
 // adopt writes a candidate that the source has accepted down as the root secret's new version.
-func (s *Service) adopt(ctx context.Context, e *Engine, candidate map[string]statement.Secret) (version int, err error) {
+func (s *Service) adopt(ctx context.Context, e *Engine, c *candidate) (version int, err error) {
+	written := false
 	err = s.store.Write(ctx, func(tx store.Tx) (err error) {
-		if version, err = s.secrets.AddVersion(tx, e.Tenant, e.Config.RootCredentialsPath, candidate, identity(e).Identity); err != nil {
-			return err
-		}
-		if err := tx.PutMeta(candidateKey(e), nil); err != nil {
+		if version, written, err = s.promote(tx, e, c); err != nil || !written {
 			return err
 		}
 		return tx.Audit(e.Tenant, &api.AuditEntry{Action: "dynamic_engine_rotate_root", IdentityType: "system",
 			IdentityID: identity(e).Identity, SecretPath: "dynamic/" + e.Name, Success: true,
 			ExtraData: map[string]any{"engine": e.Name, "version": version, "recovered": true}})
 	})
-	if err == nil {
+	if err == nil && written {
 		s.log.Warn("a root rotation that was cut off has been finished", "engine", e.Name, "version", version)
+		s.secrets.Announce(e.Tenant, e.Config.RootCredentialsPath, version)
 	}
 	return version, err
 }
 
-func candidateKey(e *Engine) string { return "root_candidate/" + e.ID }
-
-func candidatePlace(e *Engine) seal.Place {
-	return seal.Place{Tenant: e.Tenant, Table: "root_candidate", Path: e.ID, Version: 1}
+// promote writes a candidate that the source has accepted as the root secret's new version and
+// forgets it, in the caller's transaction. It is not written twice: whoever found it at the source
+// first has done it for all. version_conflict when another candidate has taken its place.
+func (s *Service) promote(tx store.Tx, e *Engine, c *candidate) (version int, written bool, err error) {
+	path := e.Config.RootCredentialsPath
+	kept, err := tx.Meta(candidateKey(e))
+	switch {
+	case err != nil:
+		return 0, false, err
+	case len(kept) == 0:
+		secret, err := tx.Secret(e.Tenant, path)
+		if err != nil {
+			return 0, false, err
+		}
+		return secret.Version, false, nil
+	case !bytes.Equal(kept, c.sealed):
+		return 0, false, rotatedElsewhere(e)
+	}
+	if version, err = s.secrets.AddVersion(tx, e.Tenant, path, c.fields, identity(e).Identity); err != nil {
+		return 0, false, err
+	}
+	return version, true, tx.PutMeta(candidateKey(e), nil)
 }
 
-// keepCandidate makes the next root durable, sealed.
-func (s *Service) keepCandidate(ctx context.Context, e *Engine, candidate map[string]statement.Secret) error {
-	plain := make(map[string]string, len(candidate))
-	for k, v := range candidate {
-		plain[k] = v.Reveal()
-	}
-	raw, err := json.Marshal(plain)
-	if err != nil {
-		return err
-	}
-	sealed, err := s.keys.Encrypt(candidatePlace(e), raw)
-	if err != nil {
-		return err
-	}
-	return s.store.Write(ctx, func(tx store.Tx) error { return tx.PutMeta(candidateKey(e), sealed) })
+func rotatedElsewhere(e *Engine) error {
+	return fault.New(fault.VersionConflict, "the root of engine %s is being rotated by another node: look at the engine's health, and try again", e.Name)
 }
 
-// candidate is the root that a rotation was about to set, nil when there is none.
-func (s *Service) candidate(ctx context.Context, e *Engine) (map[string]statement.Secret, error) {
-	var sealed []byte
-	err := s.store.Read(ctx, func(r store.Reader) (err error) {
-		sealed, err = r.Meta(candidateKey(e))
-		return err
-	})
-	if err != nil || len(sealed) == 0 {
-		return nil, err
-	}
-	raw, err := s.keys.Decrypt(candidatePlace(e), sealed)
-	if err != nil {
-		return nil, err
-	}
-	var plain map[string]string
-	if err := json.Unmarshal(raw, &plain); err != nil {
-		return nil, err
-	}
-	candidate := make(map[string]statement.Secret, len(plain))
-	for k, v := range plain {
-		candidate[k] = statement.Secret(v)
-	}
-	return candidate, nil
-}
-
-func (s *Service) beginRotation(engineID string) bool {
+// beginRotation tells whether nobody in this process rotates the root secret now.
+func (s *Service) beginRotation(e *Engine) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.rotating[engineID] {
+	if s.rotating[candidateKey(e)] {
 		return false
 	}
-	s.rotating[engineID] = true
+	s.rotating[candidateKey(e)] = true
 	return true
 }
 
-func (s *Service) endRotation(engineID string) {
+func (s *Service) endRotation(e *Engine) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	delete(s.rotating, engineID)
+	delete(s.rotating, candidateKey(e))
 }

@@ -23,6 +23,8 @@ import (
 type Secrets interface {
 	// ReadAs reads as an internal identity, through the door.
 	ReadAs(ctx context.Context, c *access.Caller, path string) (map[string]statement.Secret, int, error)
+	// VersionAs is ReadAs of one version, also of one that is kept because it is pinned.
+	VersionAs(ctx context.Context, c *access.Caller, path string, version int) (map[string]statement.Secret, int, error)
 	// AddVersion writes a new version in the caller's transaction; Announce tells of it after.
 	AddVersion(tx store.Tx, tenant, path string, data map[string]statement.Secret, by string) (int, error)
 	Announce(tenant, path string, version int)
@@ -71,6 +73,7 @@ type Service struct {
 	namer       *statement.Namer
 	dial        func(ctx context.Context, network, address string) (net.Conn, error)
 	log         *slog.Logger
+	configs     sync.Map // *parsed by engine id
 
 	mu       sync.Mutex
 	lives    map[string]*live // by engine id
@@ -104,13 +107,16 @@ func (s *Service) Uses(cfg *store.Config, tenant, path string) (names []string) 
 	return names
 }
 
-// Pinned are the versions of a root secret that open sources still use.
+// Pinned are the versions of a root secret that sources still use or would be opened with again.
 func (s *Service) Pinned(tenant, path string) (versions []int) {
 	cfg := s.store.Config()
 	for _, name := range s.Uses(cfg, tenant, path) {
 		e, err := s.Engine(cfg, tenant, name)
 		if err != nil {
 			continue
+		}
+		if noted, err := s.notedRoot(context.Background(), e.ID); err == nil && noted > 0 {
+			versions = append(versions, noted)
 		}
 		l := s.liveOf(e)
 		l.mu.Lock()

@@ -78,7 +78,7 @@ func (t *pgTemplate) place(tokens []token) error {
 		}
 		for range strings.Count(t.source[tok.start:tok.end], string(rune(variableByte))) {
 			variable := t.variables[len(t.quoting)]
-			quote, err := t.quote(tok, before, variable)
+			quote, err := t.quote(tok, variable)
 			if err != nil {
 				return err
 			}
@@ -97,7 +97,7 @@ func (t *pgTemplate) place(tokens []token) error {
 	return nil
 }
 
-func (t *pgTemplate) quote(tok, before token, variable string) (func(string) string, error) {
+func (t *pgTemplate) quote(tok token, variable string) (func(string) string, error) {
 	switch tok.kind {
 	case quotedName:
 		return insideName, nil

@@ -91,11 +91,8 @@ func (c *Config) Object(tenant string, kind Kind, id string) *Object {
 
 // ByKey finds one by key; nil when absent.
 func (c *Config) ByKey(tenant string, kind Kind, key string) *Object {
-	for _, o := range c.from(tenant, kind, key) {
-		if o.Key == key {
-			return o
-		}
-		break
+	if rest := c.from(tenant, kind, key); len(rest) > 0 && rest[0].Key == key {
+		return rest[0]
 	}
 	return nil
 }

@@ -30,7 +30,7 @@ type request struct {
 	Keyed   map[string]*nested `json:"keyed"`
 	Untold  bool
 	Ignored string `json:"-"`
-	private string
+	private string //nolint:unused // decoding must pass over it
 }
 
 type nested struct {

@@ -158,7 +158,9 @@ func (w *world) compare(t *testing.T) {
 		{"leases in all", len(leases), false},
 		{"  found usable after a kill, kept as unconfirmed", unconfirmed, false},
 		{"  found absent after a kill, closed", recovered, false},
+		{"rotations of the root answered", w.rotations, false},
 		{"audit entries in the chain", int(chain.Chains[0].Entries), false},
+		{"root locked out", w.lockedOut(t), true},
 		{"accounts without a lease", orphans, true},
 		{"accounts of revoked leases", zombies, true},
 		{"living leases without an account", lost, true},
@@ -205,6 +207,20 @@ func (w *world) trail(t *testing.T) (requested map[string]bool, chain api.AuditV
 		t.Fatalf("verify the audit chain: %+v, %v", chain, err)
 	}
 	return requested, chain
+}
+
+// lockedOut is 1 when the root that the kills left does not serve, or cannot be
+// rotated once more.
+func (w *world) lockedOut(t *testing.T) int {
+	t.Helper()
+	admin := w.vault.Admin(t)
+	_, rotated := admin.RotateRoot(t.Context(), "db")
+	health, err := admin.EngineHealth(t.Context(), "db")
+	if rotated == nil && err == nil && health.Status == api.EngineHealthy {
+		return 0
+	}
+	t.Logf("rotate the root: %v; health: %+v, %v", rotated, health, err)
+	return 1
 }
 
 // refused counts the credentials that the source does not let in.

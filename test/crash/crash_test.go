@@ -81,12 +81,24 @@ func (w *world) work(t *testing.T, p plan) {
 	stop := w.employ(t)
 	for w.kills < p.kills || w.answered() < p.answers || time.Since(start) < p.atLeast {
 		w.awaitAnswers(t, p.answers/max(p.kills, 1))
-		time.Sleep(rand.N(50 * time.Millisecond))
+		within := 50 * time.Millisecond
+		if w.kills%2 == 1 {
+			w.awaitRotation()
+			within *= 3 // before its end, or soon after
+		}
+		time.Sleep(rand.N(within))
 		w.vault.Kill(t)
 		w.kills++
 		w.vault.Run(t)
 	}
 	stop()
+}
+
+// awaitRotation waits until the root is being rotated, so that some kills come in
+// the midst of that.
+func (w *world) awaitRotation() {
+	for deadline := time.Now().Add(3 * rotateEvery); !w.rotating.Load() && time.Now().Before(deadline); time.Sleep(time.Millisecond) {
+	}
 }
 
 // awaitAnswers waits for n more.

@@ -7,7 +7,9 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net/http"
+	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -27,6 +29,7 @@ const (
 	// operationTimeout is short, so that cut off issuances are decided soon.
 	operationTimeout = "3s"
 	life             = 2 * time.Hour
+	rotateEvery      = 1500 * time.Millisecond
 )
 
 // world is the server under test, its source, and what the callers were told.
@@ -35,11 +38,15 @@ type world struct {
 	source *pgtest.Server
 	db     string
 	app    *client.Client // of a service account, whose tokens outlive the kills
+	keeper *client.Client // of the one that rotates the root
 	kills  int
 
-	mu    sync.Mutex
-	given []*credential
-	other map[string]int // errors that are no answer of the server's death
+	rotating atomic.Bool
+
+	mu        sync.Mutex
+	given     []*credential
+	rotations int            // of the root, answered
+	other     map[string]int // errors that are no answer of the server's death
 }
 
 // credential is what a caller was answered, and what it did with it.
@@ -77,25 +84,16 @@ func (w *world) configure(t *testing.T, root, password, form string) error {
 	if _, err := admin.WriteSecret(ctx, path, api.SecretWrite{Data: map[string]json.RawMessage{"username": quoted(root), "password": quoted(password)}}); err != nil {
 		return err
 	}
-	account, err := admin.CreateServiceAccount(ctx, api.ServiceAccountRequest{Name: "app", Scopes: []string{"dynamic:generate", "dynamic:read"}})
-	if err != nil {
+	if err := w.allow(ctx, admin, "system", "dynamic:db", api.PolicyRule{PathPattern: path, Permissions: []api.Permission{"read", "rotate"}}); err != nil {
 		return err
 	}
-	for identity, rule := range map[string]api.PolicyRule{
-		"dynamic:db": {PathPattern: path, Permissions: []api.Permission{"read"}},
-		"sa:app":     {PathPattern: "dynamic/db/*", Permissions: []api.Permission{"dynamic:generate", "dynamic:read"}},
-	} {
-		kind, name := "system", "engine"
-		if identity == account.IdentityID {
-			kind, name = "service_account", "app"
-		}
-		policy, err := admin.CreatePolicy(ctx, api.PolicyRequest{Name: name, Rules: []api.PolicyRule{rule}})
-		if err != nil {
-			return err
-		}
-		if _, err := admin.BindPolicy(ctx, policy.ID, api.BindingRequest{IdentityType: kind, IdentityID: identity}); err != nil {
-			return err
-		}
+	var err error
+	if w.app, err = w.account(ctx, t, "app", api.PolicyRule{PathPattern: "dynamic/db/*", Permissions: []api.Permission{"dynamic:generate"}}); err != nil {
+		return err
+	}
+	if w.keeper, err = w.account(ctx, t, "keeper", api.PolicyRule{PathPattern: "dynamic/db", Permissions: []api.Permission{"dynamic:manage"}},
+		api.PolicyRule{PathPattern: path, Permissions: []api.Permission{"rotate"}}); err != nil {
+		return err
 	}
 	config, err := json.Marshal(map[string]any{
 		"plugin": "postgresql", "root_credentials_path": path, "operation_timeout": operationTimeout, "connect_timeout": "2s",
@@ -112,14 +110,35 @@ func (w *world) configure(t *testing.T, root, password, form string) error {
 	if form == statements {
 		role = client.Document{"name": "reader", "creation_statements": []string{`CREATE ROLE "{{name}}" LOGIN PASSWORD '{{password}}' VALID UNTIL '{{expiration}}'`}}
 	}
-	if _, err := admin.CreateRole(ctx, "db", role); err != nil {
-		return err
+	_, err = admin.CreateRole(ctx, "db", role)
+	return err
+}
+
+// account makes a service account with these rules and gives its client.
+func (w *world) account(ctx context.Context, t *testing.T, name string, rules ...api.PolicyRule) (*client.Client, error) {
+	t.Helper()
+	admin := w.vault.Admin(t)
+	account, err := admin.CreateServiceAccount(ctx, api.ServiceAccountRequest{Name: name, Scopes: []string{"dynamic:generate", "dynamic:manage"}})
+	if err != nil {
+		return nil, err
 	}
-	w.app = w.vault.Client(t, client.Config{
+	if err := w.allow(ctx, admin, "service_account", account.IdentityID, rules...); err != nil {
+		return nil, err
+	}
+	return w.vault.Client(t, client.Config{
 		ClientID: account.ClientID, ClientSecret: account.ClientSecret,
 		HTTPClient: &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: callers}},
-	})
-	return nil
+	}), nil
+}
+
+func (w *world) allow(ctx context.Context, admin *client.Client, kind, identity string, rules ...api.PolicyRule) error {
+	_, name, _ := strings.Cut(identity, ":")
+	policy, err := admin.CreatePolicy(ctx, api.PolicyRequest{Name: name, Rules: rules})
+	if err != nil {
+		return err
+	}
+	_, err = admin.BindPolicy(ctx, policy.ID, api.BindingRequest{IdentityType: kind, IdentityID: identity})
+	return err
 }
 
 // employ sets the callers to work until stop is called.
@@ -128,31 +147,52 @@ func (w *world) employ(t *testing.T) (stop func()) {
 	ctx, cancel := context.WithCancel(t.Context())
 	var all sync.WaitGroup
 	for range callers {
-		all.Go(func() { w.call(ctx) })
+		all.Go(func() { w.repeat(ctx, 5*time.Millisecond, w.once) })
 	}
+	all.Go(func() { w.repeat(ctx, 5*time.Millisecond, w.rotate) })
 	return func() {
 		cancel()
 		all.Wait()
 	}
 }
 
-// call issues credentials; now and then it renews or revokes one, or gives up
-// before it is answered.
-func (w *world) call(ctx context.Context) {
+// repeat does something again and again; after a failure, mostly since the
+// server is down, it pauses.
+func (w *world) repeat(ctx context.Context, pause time.Duration, do func(context.Context) error) {
 	for ctx.Err() == nil {
-		err := w.once(ctx)
-		var refused *client.Error
-		switch {
-		case err == nil, ctx.Err() != nil:
-		case errors.As(err, &refused):
-			w.note(refused)
-			fallthrough
-		default:
-			time.Sleep(5 * time.Millisecond) // the server is down
+		err := do(ctx)
+		if err == nil || ctx.Err() != nil {
+			continue
 		}
+		var refused *client.Error
+		if errors.As(err, &refused) {
+			w.note(refused)
+		}
+		time.Sleep(pause)
 	}
 }
 
+// rotate changes the root's password at the source (law L9), after a pause.
+func (w *world) rotate(ctx context.Context) error {
+	select {
+	case <-time.After(rotateEvery):
+	case <-ctx.Done():
+		return nil
+	}
+	w.rotating.Store(true)
+	_, err := w.keeper.RotateRoot(ctx, "db")
+	w.rotating.Store(false)
+	if err != nil {
+		return err
+	}
+	w.mu.Lock()
+	w.rotations++
+	w.mu.Unlock()
+	return nil
+}
+
+// once issues a credential; now and then it renews or revokes it, or gives up
+// before it is answered.
 func (w *world) once(ctx context.Context) error {
 	ttl := api.Duration(life)
 	patience, cancel := context.WithTimeout(ctx, 30*time.Second)
@@ -202,7 +242,7 @@ func (w *world) revoke(ctx context.Context, c *credential) error {
 func (w *world) note(refused *client.Error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.other[fmt.Sprintf("%d %s", refused.Status, refused.Code)]++
+	w.other[fmt.Sprintf("%d %s: %s", refused.Status, refused.Code, refused.Message)]++
 }
 
 func (w *world) answered() int {

@@ -217,8 +217,8 @@ func TestNoSecretLeaves(t *testing.T) {
 // password.
 func (v *vault) rotateRoot(t *testing.T, engine string) {
 	t.Helper()
-	if status, body := v.raw(t, "POST", "/v1/dynamic/engines/"+engine+"/rotate-root", ""); status != 200 {
-		t.Fatalf("rotate the root: %d %s", status, body)
+	if _, err := v.admin.RotateRoot(t.Context(), engine); err != nil {
+		t.Fatalf("rotate the root: %v", err)
 	}
 	root, err := v.admin.ReadSecret(t.Context(), rootPath(engine), 0)
 	if err != nil {

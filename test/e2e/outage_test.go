@@ -44,7 +44,7 @@ func TestSourceAwayWhileLeasesEnd(t *testing.T) {
 			v.engine(t, there, "there", nil)
 			v.role(t, "there", reader("reader"))
 
-			creds := v.issueMany(t, "away", "reader", time.Duration(size(4, 10))*time.Second, n)
+			creds := v.issueMany(t, "away", "reader", time.Duration(size(6, 20))*time.Second, n)
 			outage.begin(t, s, p)
 			if left := time.Until(creds[0].expires); left < 0 {
 				t.Fatalf("the machine is too slow for this test: the first credential ended %s before the outage", -left)

@@ -2,8 +2,8 @@
 // against real PostgreSQL servers, and looks at the source itself for what is
 // true.
 //
-// SCAIVAULT_TEST_FULL=1 takes the sizes of docs/guarantees.md in place of the
-// small ones.
+// SCAIVAULT_TEST_FULL=1, as in `make end-to-end`, takes the numbers that are
+// promised in place of small ones.
 package e2e_test
 
 import (

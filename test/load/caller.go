@@ -70,6 +70,7 @@ func (c *caller) do(ctx context.Context, method, path, body string, want int) ([
 	if err != nil {
 		return nil, fmt.Errorf("%s %s: %w", method, path, err)
 	}
+	defer answer.Body.Close()
 	text, err := io.ReadAll(answer.Body)
 	if err != nil {
 		return nil, err

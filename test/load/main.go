@@ -52,6 +52,7 @@ type bench struct {
 	binary string // the real one
 	report report
 	begun  time.Time
+	load   string // of the machine, before anything was measured
 }
 
 func run(ctx context.Context, args []string) (err error) {
@@ -74,7 +75,7 @@ func run(ctx context.Context, args []string) (err error) {
 	if err := b.report.begin(ctx, b); err != nil {
 		return err
 	}
-	b.report.print(os.Stdout)
+	b.report.write(os.Stdout)
 	b.say("done")
 	return nil
 }
@@ -101,7 +102,8 @@ func parse(args []string) (*bench, error) {
 	if err := flags.Parse(args); err != nil {
 		return nil, err
 	}
-	b := &bench{quick: *quick, binary: *binary, begun: time.Now(), command: strings.Join(append([]string{"go run ./test/load"}, args...), " ")}
+	load, _, _ := strings.Cut(firstLine("/proc/loadavg"), " ")
+	b := &bench{quick: *quick, binary: *binary, begun: time.Now(), load: load, command: strings.Join(append([]string{"go run ./test/load"}, args...), " ")}
 	var err error
 	if b.only, err = regexp.Compile(*only); err != nil {
 		return nil, err

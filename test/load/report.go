@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bytes"
 	"context"
 	"fmt"
 	"io"
@@ -15,7 +14,7 @@ import (
 	"time"
 )
 
-// report gathers rows and prints them as Markdown.
+// report gathers rows and writes them as Markdown.
 type report struct {
 	head    []string
 	ratios  []string
@@ -87,15 +86,15 @@ func (r *report) begin(ctx context.Context, b *bench) error {
 	}
 	r.head = []string{
 		fmt.Sprintf("Command: `%s`, %s, took %s.", b.command, b.begun.UTC().Format("2006-01-02 15:04 UTC"), time.Since(b.begun).Round(time.Second)),
-		fmt.Sprintf("Machine: %d × %s, %s of memory, Linux %s, a flush to disk takes %.2f ms.", runtime.NumCPU(),
-			procLine("/proc/cpuinfo", "model name"), procLine("/proc/meminfo", "MemTotal"), text(u.Release[:]), flush),
+		fmt.Sprintf("Machine: %d × %s, %s of memory, Linux %s, a flush to disk takes %.2f ms, load average before the run %s.", runtime.NumCPU(),
+			procLine("/proc/cpuinfo", "model name"), procLine("/proc/meminfo", "MemTotal"), text(u.Release[:]), flush, b.load),
 		fmt.Sprintf("ScaiVault %s (%.0f MB), %s. Client, server and PostgreSQL share the cores; fsync is on in both stores; everything is on loopback.",
 			strings.TrimSpace(string(commit)), float64(info.Size())/1e6, runtime.Version()),
 	}
 	return nil
 }
 
-func (r *report) print(w io.Writer) {
+func (r *report) write(w io.Writer) {
 	line := func(format string, args ...any) { fmt.Fprintf(w, format+"\n", args...) }
 	for _, text := range r.head {
 		line("%s\n", text)
@@ -144,13 +143,22 @@ func procLine(file, name string) string {
 	if err != nil {
 		return "unknown"
 	}
-	for line := range bytes.Lines(content) {
-		key, value, ok := bytes.Cut(line, []byte(":"))
-		if ok && strings.TrimSpace(string(key)) == name {
-			return strings.TrimSpace(string(value))
+	for line := range strings.Lines(string(content)) {
+		key, value, ok := strings.Cut(line, ":")
+		if ok && strings.TrimSpace(key) == name {
+			return strings.TrimSpace(value)
 		}
 	}
 	return "unknown"
+}
+
+func firstLine(file string) string {
+	content, err := os.ReadFile(file)
+	if err != nil {
+		return "unknown"
+	}
+	line, _, _ := strings.Cut(string(content), "\n")
+	return line
 }
 
 func text(c []int8) string {

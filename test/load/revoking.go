@@ -14,7 +14,7 @@ func (b *bench) revoke(ctx context.Context, r *rig) error {
 	for _, row := range []struct {
 		callers, n int
 		aim        float64
-	}{{1, 200, 0.15}, {8, 800, 0.25}} {
+	}{{1, 100, 0.15}, {8, 400, 0.25}} {
 		what := fmt.Sprintf("single revocations/s, %d callers", row.callers)
 		if !b.rows.MatchString(what) {
 			continue
@@ -28,7 +28,7 @@ func (b *bench) revoke(ctx context.Context, r *rig) error {
 		if r.way == postgresql.SetupDefiner {
 			continue // there is no shorter way than the functions
 		}
-		bare, err := alternate(ctx, 3, r.direct.revoke(row.callers, row.n, r.direct.killBare), r.revoke(row.callers, row.n))
+		bare, err := alternate(ctx, 2, r.direct.revoke(row.callers, row.n, r.direct.killBare), r.revoke(row.callers, row.n))
 		if err != nil {
 			return err
 		}

@@ -3,6 +3,7 @@ package leasetest
 import (
 	"context"
 	"encoding/json"
+	"maps"
 	"sync/atomic"
 	"time"
 
@@ -114,6 +115,7 @@ var (
 	_ engine.Settler      = (*Engine)(nil)
 	_ engine.BatchRevoker = (*Engine)(nil)
 	_ engine.Lister       = (*Engine)(nil)
+	_ engine.RootRotator  = (*Engine)(nil)
 )
 
 type recipe struct {
@@ -382,6 +384,24 @@ func (e *Engine) List(ctx context.Context) ([]engine.Account, error) {
 // PrepareRole has nothing to make.
 func (e *Engine) PrepareRole(ctx context.Context, name string, _ engine.Role) ([]string, error) {
 	return nil, e.call(ctx, Call{Op: "prepare", Name: name}, e.here)
+}
+
+// PlanRoot draws another password.
+func (e *Engine) PlanRoot(context.Context) (map[string]statement.Secret, error) {
+	candidate := maps.Clone(e.options.Root)
+	candidate["password"] = statement.Password(nil)
+	return candidate, nil
+}
+
+// SetRoot makes the source accept the candidate only, through the connection that is open.
+func (e *Engine) SetRoot(ctx context.Context, candidate map[string]statement.Secret) error {
+	return e.call(ctx, Call{Op: "setroot", Name: candidate["password"].Reveal()}, func() error {
+		if err := e.here(); err != nil {
+			return err
+		}
+		e.source.roots = map[string]bool{candidate["password"].Reveal(): true}
+		return nil
+	})
 }
 
 // Check looks at the source.

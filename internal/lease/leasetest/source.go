@@ -41,8 +41,8 @@ type Account struct {
 
 // Call is one call of an engine.
 type Call struct {
-	Op   string // open, issue, revoke, batch, lookup, renew, settle, list, check, prepare
-	Name string // of the account; of the node for settle
+	Op   string // open, issue, revoke, batch, lookup, renew, settle, list, check, prepare, setroot
+	Name string // of the account; of the node for settle; the password for setroot
 	Node string
 	At   time.Time
 }
@@ -116,6 +116,13 @@ func (s *Source) AcceptRoot(passwords ...string) {
 	for _, p := range passwords {
 		s.roots[p] = true
 	}
+}
+
+// AcceptsRoot tells whether root can log in with the password now.
+func (s *Source) AcceptsRoot(password string) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.roots == nil || s.roots[password]
 }
 
 // Accounts are copies of all accounts, in the order of their names.

@@ -118,7 +118,7 @@ func (m *committer) take() (group []*request, closing bool) {
 }
 
 // stop ends the committer after what was queued before.
-func (m *committer) stop() error {
+func (m *committer) stop() {
 	m.mu.Lock()
 	m.closing = true
 	m.mu.Unlock()
@@ -127,7 +127,6 @@ func (m *committer) stop() error {
 	default:
 	}
 	<-m.exited
-	return nil
 }
 
 // commit runs a group and answers it. If the database fails, nothing of the group has happened,
@@ -194,6 +193,9 @@ func (m *committer) attempt(group []*request, careful bool) (spoiled bool, err e
 			}
 			return true, nil
 		}
+	}
+	if err := t.writeCounts(); err != nil {
+		return false, m.conn.lost
 	}
 	if t.state.rev != before.rev {
 		if _, err := m.conn.exec("UPDATE store_state SET config_rev = ?", t.state.rev); err != nil {

@@ -92,11 +92,11 @@ func (c *conn) prepare(query string) (*sql.Stmt, error) {
 // exec runs a statement that is prepared once, and tells how many rows it changed. A violated
 // uniqueness comes back as it is, for unique to judge.
 func (c *conn) exec(query string, args ...any) (int64, error) {
-	s, err := c.prepare(query)
+	s, err := c.prepare(query) //nolint:sqlclosecheck // it is kept for the next call: close ends it
 	if err != nil {
 		return 0, c.fail(err)
 	}
-	r, err := s.Exec(args...)
+	r, err := s.ExecContext(context.Background(), args...)
 	if err != nil {
 		if _, ok := unique(err); ok {
 			return 0, err
@@ -127,11 +127,11 @@ var errStop = errors.New("enough rows")
 
 // each calls fn for every row of a statement that is prepared once.
 func (c *conn) each(query string, args []any, fn func(scan scanFunc) error) error {
-	s, err := c.prepare(query)
+	s, err := c.prepare(query) //nolint:sqlclosecheck // it is kept for the next call: close ends it
 	if err != nil {
 		return c.fail(err)
 	}
-	rows, err := s.Query(args...)
+	rows, err := s.QueryContext(context.Background(), args...)
 	if err != nil {
 		return c.fail(err)
 	}

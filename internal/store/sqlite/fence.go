@@ -2,6 +2,7 @@ package sqlite
 
 import (
 	"database/sql"
+	"maps"
 
 	"github.com/scaivault/scaivault/internal/fault"
 	"github.com/scaivault/scaivault/internal/store"
@@ -44,6 +45,36 @@ func (r *reader) FenceSeq(tenant string) (int64, error) {
 	return seq, err
 }
 
+// FenceSeq is the newest fence's number in the tenant, which every intent asks for.
+func (t *tx) FenceSeq(tenant string) (int64, error) {
+	if seq, ok := t.state.fences[tenant]; ok {
+		return seq, nil
+	}
+	seq, err := t.reader.FenceSeq(tenant)
+	if err == nil {
+		t.newestFence(tenant, seq)
+	}
+	return seq, err
+}
+
+// newestFence remembers the newest fence of a tenant.
+func (t *tx) newestFence(tenant string, seq int64) {
+	fences := maps.Clone(t.state.fences)
+	if fences == nil {
+		fences = map[string]int64{}
+	}
+	fences[tenant] = seq
+	t.state.fences = fences
+}
+
+// FencesSince are the fences of a tenant newer than seq; nearly always there are none.
+func (t *tx) FencesSince(tenant string, seq int64) ([]*store.Fence, error) {
+	if newest, err := t.FenceSeq(tenant); err != nil || newest <= seq {
+		return nil, err
+	}
+	return t.reader.FencesSince(tenant, seq)
+}
+
 // AddFence writes a fence under the tenant's next number.
 func (t *tx) AddFence(f *store.Fence) error {
 	last, err := t.FenceSeq(f.Tenant)
@@ -51,9 +82,13 @@ func (t *tx) AddFence(f *store.Fence) error {
 		return err
 	}
 	f.Seq = last + 1
-	return t.write("INSERT INTO fences ("+fenceColumns+") VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+	err = t.write("INSERT INTO fences ("+fenceColumns+") VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
 		f.Tenant, f.Seq, f.EngineID, f.Role, f.Identity, f.TokenID, flag(f.TiedOnly), microsOrNull(f.IssuedBefore),
 		f.Reason, f.By, micros(f.At), f.AuditID, f.Matched, flag(f.Closed))
+	if err == nil {
+		t.newestFence(f.Tenant, f.Seq)
+	}
+	return err
 }
 
 // FenceTargets are the leases that the fence still has to mark; see [store.Tx].

@@ -18,7 +18,7 @@ import (
 
 func openForTest(t *testing.T) *Store {
 	t.Helper()
-	s, err := Open(t.Context(), Config{Dir: t.TempDir(), Chain: func(prev, message []byte) []byte { return message[:8] }})
+	s, err := Open(t.Context(), Config{Dir: t.TempDir(), Chain: func(_, message []byte) []byte { return message[:8] }})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -121,7 +121,7 @@ func TestRelaxedGroup(t *testing.T) {
 			t.Errorf("synchronous = %d, want %d", got, tt.want)
 		}
 	}
-	if s.commit.synchronous([]*request{{relaxed: true}, {relaxed: false}}); mode() != full {
+	if err := s.commit.synchronous([]*request{{relaxed: true}, {relaxed: false}}); err != nil || mode() != full {
 		t.Error("a mixed group is not flushed")
 	}
 }

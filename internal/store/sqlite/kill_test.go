@@ -84,7 +84,9 @@ func TestKill(t *testing.T) {
 		for n := 0; lines.Scan(); n++ {
 			acknowledged[lines.Text()] = true
 			if n == 200+77*round {
-				child.Process.Kill()
+				if err := child.Process.Kill(); err != nil {
+					t.Fatal(err)
+				}
 			}
 		}
 		if err := child.Wait(); err == nil || complaint.Len() > 0 {

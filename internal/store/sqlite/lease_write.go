@@ -5,7 +5,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/scaivault/scaivault/api"
 	"github.com/scaivault/scaivault/internal/fault"
 	"github.com/scaivault/scaivault/internal/store"
 )
@@ -24,7 +23,8 @@ func (t *tx) InsertLease(l *store.Lease) error {
 	if err := t.write(insertLease, row...); err != nil {
 		return taken(err)
 	}
-	return t.count(l.EngineID, l.Role, l.Status, 1)
+	t.count(l.EngineID, l.Role, l.Status, 1)
+	return nil
 }
 
 var insertLease = "INSERT INTO leases (" + leaseList + ") VALUES (?" + strings.Repeat(", ?", len(leaseColumns)-1) + ")"
@@ -75,12 +75,8 @@ func (t *tx) UpdateLease(id string, fn func(l *store.Lease) error) (*store.Lease
 		return nil, taken(err)
 	}
 	if l.Status != was.Status || l.Role != was.Role || l.EngineID != was.EngineID {
-		if err := t.count(was.EngineID, was.Role, was.Status, -1); err != nil {
-			return nil, err
-		}
-		if err := t.count(l.EngineID, l.Role, l.Status, 1); err != nil {
-			return nil, err
-		}
+		t.count(was.EngineID, was.Role, was.Status, -1)
+		t.count(l.EngineID, l.Role, l.Status, 1)
 	}
 	return decodeLease(row)
 }
@@ -97,13 +93,6 @@ func (r *reader) leaseRow(id string) (row []any, err error) {
 }
 
 func noLease() error { return fault.New(fault.LeaseNotFound, "there is no such lease") }
-
-// count moves a kept counter, in the transaction of the rows that it counts.
-func (t *tx) count(engineID, role string, status api.LeaseStatus, by int64) error {
-	return t.write(`INSERT INTO lease_counts (engine_id, role, status, n) VALUES (?, ?, ?, ?)
-		ON CONFLICT (engine_id, role, status) DO UPDATE SET n = n + excluded.n`,
-		engineID, role, string(status), by)
-}
 
 // ClaimDue claims rows that are due; see [store.Tx].
 func (t *tx) ClaimDue(engineID string, now time.Time, limit int, c store.Claim) ([]*store.Lease, error) {

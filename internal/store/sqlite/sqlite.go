@@ -178,7 +178,7 @@ func (s *Store) Close() error { return s.close() }
 func (s *Store) shut() error {
 	var errs []error
 	if s.commit != nil {
-		errs = append(errs, s.commit.stop())
+		s.commit.stop()
 		close(s.closed)
 		for range s.opened {
 			errs = append(errs, (<-s.pool).close())

@@ -141,7 +141,7 @@ func TestSpoiledGroupRunsAgain(t *testing.T) {
 		}
 		return boom
 	})
-	if err != boom || runs != 2 {
+	if !errors.Is(err, boom) || runs != 2 {
 		t.Errorf("error %v after %d runs", err, runs)
 	}
 	runs = 0

@@ -44,11 +44,12 @@ func (t *tx) trimLeases(before time.Time, limit int) (int, error) {
 		if err := t.write("DELETE FROM leases WHERE id = ?", l.id); err != nil {
 			return 0, err
 		}
-		if err := t.count(l.engineID, l.role, api.LeaseRevoked, -1); err != nil {
-			return 0, err
-		}
+		t.count(l.engineID, l.role, api.LeaseRevoked, -1)
 	}
 	if len(dead) > 0 {
+		if err := t.writeCounts(); err != nil {
+			return 0, err
+		}
 		if err := t.write("DELETE FROM lease_counts WHERE n = 0"); err != nil {
 			return 0, err
 		}

@@ -15,6 +15,8 @@ type state struct {
 	seq     int64 // of the audit chain's last entry
 	mac     []byte
 	changes changes
+	counts  []store.LeaseCount // what the counters have moved by and do not say yet
+	fences  map[string]int64   // the newest fence of the tenants asked for; replaced, never changed
 }
 
 // tx is the transaction of the group, lent to one function after the other.

@@ -80,7 +80,7 @@ func fenceTargets(t *testing.T, b *bundle) {
 	b.fence(t, &store.Fence{EngineID: "eng_none", At: noon})
 	var leases []*store.Lease
 	for _, change := range []func(l *store.Lease){
-		func(l *store.Lease) {},
+		func(*store.Lease) {},
 		func(l *store.Lease) { l.Status = api.LeaseActive },
 		func(l *store.Lease) { l.Status = api.LeaseRevoking },
 		revoked(noon),

@@ -108,10 +108,14 @@ func leaseCounts(t *testing.T, b *bundle) {
 	b.insert(t, one, two, other)
 	b.update(t, one.ID, func(l *store.Lease) { l.Status = api.LeaseActive })
 	b.update(t, two.ID, revoked(noon))
-	b.Write(t.Context(), func(tx store.Tx) error {
+	undo := errors.New("undo")
+	err := b.Write(t.Context(), func(tx store.Tx) error {
 		_, err := tx.UpdateLease(one.ID, func(l *store.Lease) error { revoked(noon)(l); return nil })
-		return errors.Join(err, errors.New("undo"))
+		return errors.Join(err, undo)
 	})
+	if !errors.Is(err, undo) {
+		t.Errorf("error of the function: %v", err)
+	}
 	want := map[store.LeaseCount]bool{
 		{EngineID: "eng_a", Role: "ro", Status: api.LeaseActive, N: 1}:  true,
 		{EngineID: "eng_a", Role: "ro", Status: api.LeaseRevoked, N: 1}: true,
@@ -184,10 +188,11 @@ func leaseFilters(t *testing.T, b *bundle) {
 	}
 }
 
-func (b *bundle) claim(t *testing.T, engineID string, now time.Time, limit int, c store.Claim) (due []*store.Lease) {
+// claim is of engine eng_a.
+func (b *bundle) claim(t *testing.T, now time.Time, limit int, c store.Claim) (due []*store.Lease) {
 	t.Helper()
 	b.write(t, func(tx store.Tx) (err error) {
-		due, err = tx.ClaimDue(engineID, now, limit, c)
+		due, err = tx.ClaimDue("eng_a", now, limit, c)
 		return err
 	})
 	return due
@@ -204,8 +209,8 @@ func leaseDue(t *testing.T, b *bundle) {
 	b.insert(t, late, later, just, future, never, other)
 	mine := store.Claim{Node: b.Node(), Epoch: b.Epoch(), No: 1, Until: at(time.Minute)}
 
-	wantEqual(t, "no room", ids(b.claim(t, "eng_a", noon, 0, mine)), []string{})
-	got := b.claim(t, "eng_a", noon, 2, mine)
+	wantEqual(t, "no room", ids(b.claim(t, noon, 0, mine)), []string{})
+	got := b.claim(t, noon, 2, mine)
 	wantEqual(t, "first two", ids(got), []string{later.ID, late.ID})
 	if got[0].Claim == nil || *got[0].Claim != mine || got[0].Version != 2 {
 		t.Errorf("claimed row: claim %+v, version %d", got[0].Claim, got[0].Version)
@@ -213,7 +218,7 @@ func leaseDue(t *testing.T, b *bundle) {
 	b.read(t, func(r store.Reader) {
 		wantEqual(t, "row", value[*store.Lease](t)(r.Lease(tenant, later.ID)), got[0])
 	})
-	wantEqual(t, "rest", ids(b.claim(t, "eng_a", noon, 9, mine)), []string{just.ID})
+	wantEqual(t, "rest", ids(b.claim(t, noon, 9, mine)), []string{just.ID})
 }
 
 // A claim holds until its end, or until its node has begun a newer epoch.
@@ -225,7 +230,7 @@ func leaseClaims(t *testing.T, b *bundle) {
 	}
 	take := func(now time.Duration, c store.Claim) int {
 		t.Helper()
-		return len(b.claim(t, "eng_a", at(now), 1, c))
+		return len(b.claim(t, at(now), 1, c))
 	}
 	if take(0, claim(1, b.Epoch(), time.Minute)) != 1 {
 		t.Fatal("a free row was not claimed")
@@ -264,7 +269,7 @@ func leaseNextDue(t *testing.T, b *bundle) {
 		})
 	}
 	want("free", soon.DueAt, other.DueAt)
-	b.claim(t, "eng_a", now, 1, store.Claim{Node: b.Node(), Epoch: b.Epoch(), No: 1, Until: now.Add(2 * time.Hour)})
+	b.claim(t, now, 1, store.Claim{Node: b.Node(), Epoch: b.Epoch(), No: 1, Until: now.Add(2 * time.Hour)})
 	want("claimed past the next one", later.DueAt, other.DueAt)
 	b.update(t, soon.ID, func(l *store.Lease) { l.Claim.Until = now.Add(time.Minute) })
 	want("claimed until before the next one", moment(time.Minute), other.DueAt)

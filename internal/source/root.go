@@ -1,0 +1,85 @@
+package source
+
+import (
+	"context"
+	"strconv"
+
+	"github.com/scaivault/scaivault/engine"
+	"github.com/scaivault/scaivault/internal/fault"
+	"github.com/scaivault/scaivault/internal/statement"
+	"github.com/scaivault/scaivault/internal/store"
+)
+
+// root reads the root secret as the engine: invalid_config naming the grant that is missing.
+func (s *Service) root(ctx context.Context, e *Engine) (map[string]statement.Secret, int, error) {
+	data, version, err := s.secrets.ReadAs(ctx, identity(e), e.Config.RootCredentialsPath)
+	switch fault.CodeOf(err) {
+	case fault.AccessDenied, fault.IPNotAllowed, fault.MFARequired, fault.TimeWindowViolation:
+		return nil, 0, fault.New(fault.InvalidConfig,
+			"engine %s may not read its root secret: bind a policy with {\"path_pattern\": %q, \"permissions\": [\"read\"]} to the system identity dynamic:%s (or to system:dynamic-engines for all engines)",
+			e.Name, e.Config.RootCredentialsPath, e.Name)
+	case fault.SecretNotFound, fault.VersionNotFound:
+		return nil, 0, fault.New(fault.InvalidConfig,
+			"there is no root secret at %q: write it first with PUT /v1/secrets/%s", e.Config.RootCredentialsPath, e.Config.RootCredentialsPath)
+	}
+	return data, version, err
+}
+
+// rootVersion is the root secret's current version. It reads no data, so it needs no grant.
+func (s *Service) rootVersion(ctx context.Context, e *Engine) (version int, err error) {
+	err = s.store.Read(ctx, func(r store.Reader) error {
+		secret, err := r.Secret(e.Tenant, e.Config.RootCredentialsPath)
+		if err == nil {
+			version = secret.Version
+		}
+		return err
+	})
+	return version, err
+}
+
+// noteRoot remembers the version of the root secret that the source has accepted, so that a later
+// process that finds the newest one wrong knows another. Losing the note loses only that.
+func (s *Service) noteRoot(ctx context.Context, e *Engine, version int) {
+	noted, err := s.notedRoot(ctx, e.ID)
+	if err == nil && noted != version {
+		err = s.store.WriteRelaxed(ctx, func(tx store.Tx) error {
+			return tx.PutMeta(notedKey(e.ID), []byte(strconv.Itoa(version)))
+		})
+	}
+	if err != nil {
+		s.log.Warn("which root secret works could not be noted", "engine", e.Name, "error", err)
+	}
+}
+
+// notedRoot is the version that the source accepted last, 0 when none is known.
+func (s *Service) notedRoot(ctx context.Context, engineID string) (version int, err error) {
+	err = s.store.Read(ctx, func(r store.Reader) error {
+		raw, err := r.Meta(notedKey(engineID))
+		if err == nil && len(raw) > 0 {
+			version, err = strconv.Atoi(string(raw))
+		}
+		return err
+	})
+	return version, err
+}
+
+func notedKey(engineID string) string { return "root_noted/" + engineID }
+
+// formerRoot opens the source with the root that it accepted last, where the newest one and a
+// candidate were refused. refused is why; it is returned where that works no longer either.
+func (s *Service) formerRoot(ctx context.Context, e *Engine, newest int, refused error) (engine.Engine, int, error) {
+	version, err := s.notedRoot(ctx, e.ID)
+	if err != nil || version == 0 || version == newest {
+		return nil, 0, refused
+	}
+	root, _, err := s.secrets.VersionAs(ctx, identity(e), e.Config.RootCredentialsPath, version)
+	if err != nil {
+		return nil, 0, refused
+	}
+	opened, err := s.open(ctx, e, root)
+	if err != nil {
+		return nil, 0, refused
+	}
+	s.log.Warn("the newest root secret does not work", "engine", e.Name, "version", newest, "in_use", version)
+	return opened, version, nil
+}
