@@ -19,6 +19,7 @@ import (
 
 const (
 	maxBody        = 1 << 20
+	maxPublicBody  = 16 << 10         // of who has no token: client credentials are far smaller
 	defaultTimeout = 20 * time.Second // operation_timeout's default + 5 s
 	waitMargin     = 5 * time.Second
 )
@@ -26,14 +27,17 @@ const (
 // call is one request on its way through an operation. Handlers use nothing else.
 type call struct {
 	ctx    context.Context // ends with the caller's connection or at the time limit
-	caller *access.Caller  // nil for public operations
+	server *Server
+	caller *access.Caller // nil for public operations
 	origin access.Origin
 	route  *route
 	w      *response
 	r      *http.Request
+	sent   []byte         // the whole body
 	values map[string]any // query parameters by name
 	status int
 	limit  *time.Timer
+	waits  bool // longer than it would unasked, which is counted
 }
 
 // path is a path parameter, decoded. It may hold anything printable: the operation checks it.
@@ -66,14 +70,27 @@ func value[T any](c *call, name string) T {
 
 func (c *call) moment(name string) *time.Time { return given[time.Time](c, name) }
 
-// wait is how long to wait for work to be done. The call's time limit moves with it.
+// wait is how long to wait for work to be done: no longer than unasked when many wait long already,
+// so that waiting cannot take every place in flight. The call's time limit moves with it.
 func (c *call) wait(absent time.Duration) time.Duration {
 	d := absent
 	if asked := given[time.Duration](c, "wait"); asked != nil {
 		d = *asked
 	}
+	if d > absent && !c.waits {
+		if c.waits = c.server.beginWait(); !c.waits {
+			d = absent
+		}
+	}
 	c.extend(max(d+waitMargin, c.route.limit()))
 	return d
+}
+
+// endWait gives the place of a long wait back.
+func (c *call) endWait() {
+	if c.waits {
+		c.server.endWait()
+	}
 }
 
 // page is the page of a list that was asked for.
@@ -153,17 +170,28 @@ func contains(all []string, one string) bool {
 	return false
 }
 
-// body reads all of it. An empty body needs no content type.
-func (c *call) body(want string) ([]byte, error) {
-	data, err := io.ReadAll(http.MaxBytesReader(c.w, c.r.Body, maxBody))
-	if err != nil {
-		var big *http.MaxBytesError
-		if errors.As(err, &big) {
-			return nil, fault.New(fault.InvalidRequest, "read the request body: it is larger than 1 MiB").Because(err)
-		}
-		// What was read is no request: acting on half of it would be acting on defaults.
+// receive reads the body to its end. What was read of one that broke off is no request: acting on
+// half of it would be acting on defaults.
+func (c *call) receive() ([]byte, error) {
+	most := int64(maxBody)
+	if c.route.public {
+		most = maxPublicBody
+	}
+	data, err := io.ReadAll(http.MaxBytesReader(c.w, c.r.Body, most))
+	var big *http.MaxBytesError
+	switch {
+	case err == nil:
+		return data, nil
+	case errors.As(err, &big):
+		return nil, fault.New(fault.InvalidRequest, "read the request body: it is larger than %d KiB", most>>10).Because(err)
+	default:
 		return nil, fault.New(fault.InvalidRequest, "read the request body: it ended early or is broken").Because(err)
 	}
+}
+
+// body is what was sent, if it is of the type. An empty one needs no content type.
+func (c *call) body(want string) ([]byte, error) {
+	data := c.sent
 	if len(data) == 0 {
 		return nil, nil
 	}

@@ -105,9 +105,19 @@ func (res *resource) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
 	w.fail(fault.New(fault.MethodNotAllowed, "find the operation: this path knows %s", strings.Join(methods, ", ")))
 }
 
-// run carries out one operation: time limit, caller, query, handler.
+// run carries out one operation: caller, body, a place among those in flight, handler.
 func (s *Server) run(rt *route, w *response, r *http.Request) {
 	w.route = rt
+	ctx, cancel := context.WithCancelCause(r.Context())
+	defer cancel(nil)
+	c := &call{ctx: ctx, server: s, origin: w.origin, route: rt, w: w, r: r}
+	c.limit = time.AfterFunc(rt.limit(), func() { cancel(context.DeadlineExceeded) })
+	defer c.limit.Stop()
+
+	if err := c.arrive(); err != nil {
+		w.fail(err)
+		return
+	}
 	if !rt.exempt {
 		if !s.enter() {
 			w.fail(fault.New(fault.ServiceUnavailable, "take the request: the server is busy or stopping; try again"))
@@ -115,16 +125,11 @@ func (s *Server) run(rt *route, w *response, r *http.Request) {
 		}
 		defer s.leave()
 	}
-	ctx, cancel := context.WithCancelCause(r.Context())
-	defer cancel(nil)
-	c := &call{ctx: ctx, origin: w.origin, route: rt, w: w, r: r}
-	c.limit = time.AfterFunc(rt.limit(), func() { cancel(context.DeadlineExceeded) })
-	defer c.limit.Stop()
+	defer c.endWait()
 	if rt.limit() > defaultTimeout {
 		c.extend(rt.limit()) // the connection's deadlines would end it sooner
 	}
-
-	if err := c.carryOut(s); err != nil {
+	if err := c.carryOut(); err != nil {
 		w.fail(err)
 	}
 }
@@ -136,13 +141,20 @@ func (rt *route) limit() time.Duration {
 	return rt.timeout
 }
 
-func (c *call) carryOut(s *Server) (err error) {
+// arrive finds the caller and takes the whole request in. It comes before the place in flight: who
+// sends slowly, or nothing after the head, keeps nobody out but on their own connection.
+func (c *call) arrive() (err error) {
 	if !c.route.public {
-		if c.caller, err = s.authenticate(c); err != nil {
+		if c.caller, err = c.server.authenticate(c); err != nil {
 			return err
 		}
 		c.w.caller = c.caller
 	}
+	c.sent, err = c.receive()
+	return err
+}
+
+func (c *call) carryOut() (err error) {
 	if c.values, err = readQuery(c.r.URL.RawQuery, c.route.params); err != nil {
 		return err
 	}

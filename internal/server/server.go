@@ -73,6 +73,7 @@ type Server struct {
 
 	mu       sync.Mutex
 	inFlight int
+	waiting  int // of these, who asked to wait long
 	stopping bool
 	idle     chan struct{} // closed when stopping and nothing is in flight
 }
@@ -169,6 +170,24 @@ func (s *Server) leave() {
 	if s.stopping && s.inFlight == 0 {
 		close(s.idle)
 	}
+}
+
+// beginWait takes one of the places for long waits, a quarter of those in flight; false when none is
+// left.
+func (s *Server) beginWait() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.waiting >= max(s.limits.InFlight/4, 1) {
+		return false
+	}
+	s.waiting++
+	return true
+}
+
+func (s *Server) endWait() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.waiting--
 }
 
 // Drain refuses new work with 503 and waits until what is in flight has been answered, or ctx

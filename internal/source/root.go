@@ -40,10 +40,10 @@ func (s *Service) rootVersion(ctx context.Context, e *Engine) (version int, err 
 // noteRoot remembers the version of the root secret that the source has accepted, so that a later
 // process that finds the newest one wrong knows another. Losing the note loses only that.
 func (s *Service) noteRoot(ctx context.Context, e *Engine, version int) {
-	noted, err := s.notedRoot(ctx, e.ID)
-	if err == nil && noted != version {
+	last, err := s.notedRoot(ctx, e.ID)
+	if err == nil && last != version {
 		err = s.store.WriteRelaxed(ctx, func(tx store.Tx) error {
-			return tx.PutMeta(notedKey(e.ID), []byte(strconv.Itoa(version)))
+			return tx.PutMeta(notedKey(e.ID), noted(version))
 		})
 	}
 	if err != nil {
@@ -62,6 +62,8 @@ func (s *Service) notedRoot(ctx context.Context, engineID string) (version int, 
 	})
 	return version, err
 }
+
+func noted(version int) []byte { return []byte(strconv.Itoa(version)) }
 
 func notedKey(engineID string) string { return "root_noted/" + engineID }
 

@@ -179,7 +179,7 @@ func (s *Service) adopt(ctx context.Context, e *Engine, c *candidate) (version i
 }
 
 // promote writes a candidate that the source has accepted as the root secret's new version and
-// forgets it, in the caller's transaction. It is not written twice: whoever found it at the source
+// forgets it, in the caller's transaction; it is noted as the one that works. It is not written twice: whoever found it at the source
 // first has done it for all. version_conflict when another candidate has taken its place.
 func (s *Service) promote(tx store.Tx, e *Engine, c *candidate) (version int, written bool, err error) {
 	path := e.Config.RootCredentialsPath
@@ -198,6 +198,14 @@ func (s *Service) promote(tx store.Tx, e *Engine, c *candidate) (version int, wr
 	}
 	if version, err = s.secrets.AddVersion(tx, e.Tenant, path, c.fields, identity(e).Identity); err != nil {
 		return 0, false, err
+	}
+	cfg := s.store.Config()
+	for _, name := range s.Uses(cfg, e.Tenant, path) {
+		if user, err := s.Engine(cfg, e.Tenant, name); err == nil {
+			if err := tx.PutMeta(notedKey(user.ID), noted(version)); err != nil {
+				return 0, false, err
+			}
+		}
 	}
 	return version, true, tx.PutMeta(candidateKey(e), nil)
 }

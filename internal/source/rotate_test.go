@@ -461,6 +461,21 @@ func TestWrongRootByHand(t *testing.T) {
 	})
 }
 
+// What a rotation has set is not lost to wrong versions that come before its first use.
+func TestWrongRootAfterARotation(t *testing.T) {
+	inWorld(t, func(w *world) {
+		w.mustUse()
+		w.mustRotate()
+		one := 1
+		w.writeAs("root", "wrong", &api.SecretOptions{MaxVersions: &one})
+		w.write("wrong again")
+		w.restart()
+		w.mustUse()
+		w.mustRotate()
+		w.wantRoot(5)
+	})
+}
+
 // A wrong version by hand on top of a rotation that was cut off does not hide the candidate.
 func TestWrongRootOverACutOffRotation(t *testing.T) {
 	inWorld(t, func(w *world) {

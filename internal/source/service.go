@@ -115,8 +115,8 @@ func (s *Service) Pinned(tenant, path string) (versions []int) {
 		if err != nil {
 			continue
 		}
-		if noted, err := s.notedRoot(context.Background(), e.ID); err == nil && noted > 0 {
-			versions = append(versions, noted)
+		if last, err := s.notedRoot(context.Background(), e.ID); err == nil && last > 0 {
+			versions = append(versions, last)
 		}
 		l := s.liveOf(e)
 		l.mu.Lock()

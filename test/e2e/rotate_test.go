@@ -46,6 +46,9 @@ func TestRotateRoot(t *testing.T) {
 				if h := v.health(t, "db"); h.Status != api.EngineMisconfigured {
 					t.Errorf("with a wrong root secret the engine is %+v", h)
 				}
+				v.Kill(t)
+				v.again(t)
+				s.readItems(t, v.issue(t, v.admin, "db", "reader", 0))
 				v.writeRoot(t, &known, "db")
 				s.readItems(t, v.issue(t, v.admin, "db", "reader", 0))
 				if h := v.health(t, "db"); h.Status != api.EngineHealthy {
