@@ -633,3 +633,27 @@ func TestRememberedLease(t *testing.T) {
 		return err
 	}))
 }
+
+// A node that stands still in the middle of a transaction, with the locks that everybody needs,
+// holds the others up for seconds, and no longer.
+func TestNodeStandsStill(t *testing.T) {
+	t.Parallel()
+	n := nodes(t, 2)
+	still, err := n[0].pool.Acquire(t.Context())
+	must(t, err)
+	defer still.Release()
+	for _, text := range []string{"BEGIN", "SELECT 1 FROM store_state FOR NO KEY UPDATE",
+		fmt.Sprintf("SELECT pg_advisory_xact_lock(%d)", lockKey("tenant", n[0].installation, tenant))} {
+		_, err := still.Exec(t.Context(), text)
+		must(t, err)
+	}
+	write(t, n[1], func(tx store.Tx) error {
+		if err := tx.LockTenant(tenant, false); err != nil {
+			return err
+		}
+		return tx.PutObject(object(store.KindRole, "one"), 0)
+	})
+	if _, err := still.Exec(t.Context(), "COMMIT"); err == nil {
+		t.Error("the node that stood still committed")
+	}
+}
