@@ -191,8 +191,13 @@ func (m *committer) transact(group []*request) error {
 		err := a.run(ctx)
 		var unanswered *unansweredError
 		if errors.As(err, &unanswered) {
-			if err = m.settle(unanswered); err == nil {
+			happened, unknown := m.settle(unanswered)
+			if unknown != nil {
+				return unknown // run again it might happen twice
+			}
+			if err = errConflict; happened {
 				a.publish()
+				err = nil
 			}
 		}
 		switch {
@@ -240,21 +245,19 @@ type unansweredError struct {
 
 func (e *unansweredError) Error() string { return fmt.Sprintf("commit was not answered: %v", e.why) }
 
-// settle finds out whether a commit has happened: nil if it has, an error that may be tried again
-// if not. The former transaction holds the lock of the node's row until its end, however late the
-// server executes what lies in its socket, so that who has the lock knows.
-func (m *committer) settle(u *unansweredError) error {
+// settle finds out whether a commit has happened. The former transaction holds the lock of the
+// node's row until its end, however late the server executes what lies in its socket, so that who
+// has the lock knows.
+func (m *committer) settle(u *unansweredError) (happened bool, err error) {
 	ctx, cancel := context.WithTimeout(context.Background(), settleTime)
 	defer cancel()
 	for {
 		commits, err := m.commits(ctx)
 		switch {
-		case err == nil && commits == u.commits:
-			return nil
 		case err == nil:
-			return errConflict
-		case ctx.Err() != nil:
-			return fmt.Errorf("whether the last commit has happened is not known: %w", reason(u.why))
+			return commits == u.commits, nil
+		case ctx.Err() != nil || errors.Is(err, errSuperseded):
+			return false, fmt.Errorf("whether the last commit has happened is not known: %w", reason(u.why))
 		}
 		select {
 		case <-time.After(100 * time.Millisecond):
@@ -263,13 +266,18 @@ func (m *committer) settle(u *unansweredError) error {
 	}
 }
 
+// commits is how many this process has made.
 func (m *committer) commits(ctx context.Context) (n int64, err error) {
 	m.release()
 	if m.conn, err = m.store.pool.Acquire(ctx); err != nil {
 		return 0, err
 	}
+	var epoch int64
 	err = pgx.BeginFunc(ctx, m.conn, func(tx pgx.Tx) error {
-		return tx.QueryRow(ctx, "SELECT commits FROM nodes WHERE id = $1 FOR NO KEY UPDATE", m.store.node).Scan(&n)
+		return tx.QueryRow(ctx, "SELECT commits, epoch FROM nodes WHERE id = $1 FOR NO KEY UPDATE", m.store.node).Scan(&n, &epoch)
 	})
+	if err == nil && epoch != m.store.epoch {
+		err = errSuperseded // whose commits these are is not known
+	}
 	return n, err
 }
