@@ -130,23 +130,22 @@ func (a *attempt) begin(ctx context.Context) error {
 	}
 	maps.Copy(t.held, a.committer.usual) // shared
 	maps.Copy(t.held, a.tenants)
-	for _, tenant := range slices.Sorted(maps.Keys(t.held)) {
+	tenants := slices.Sorted(maps.Keys(t.held))
+	for _, tenant := range tenants {
 		lock := "SELECT pg_advisory_xact_lock_shared($1)"
 		if t.held[tenant] {
 			lock = "SELECT pg_advisory_xact_lock($1)"
 		}
 		all = append(all, statement{sql: lock, args: []any{t.tenantKey(tenant)}})
 	}
-	// From here on nobody is waited for while others wait: two nodes that lock rows in different
-	// orders do not sit out the server's deadlock timeout, one of them begins anew.
-	all = append(all, statement{sql: "SELECT set_config('lock_timeout', $1, true)", args: []any{fmt.Sprint(shortWait + rand.N(shortWait))}}) //nolint:gosec // to get out of step, no secret
 	var now, epoch int64
+	var limit string
+	var newest []int64
 	all = append(all, statement{
-		sql: `SELECT ` + clock + `, s.config_rev, n.epoch, n.commits, n.audit_seq, n.audit_mac
-			FROM nodes n, store_state s WHERE n.id = $1`,
-		args: []any{s.node},
+		sql:  standing,
+		args: []any{s.node, fmt.Sprint(shortWait + rand.N(shortWait)), tenants}, //nolint:gosec // to get out of step, no secret
 		row: func(scan scanFunc) error {
-			return scan(&now, &t.begun, &epoch, &t.commits, &t.state.seq, &t.state.mac)
+			return scan(&now, &t.begun, &epoch, &t.commits, &t.state.seq, &t.state.mac, &newest, &limit)
 		},
 		done: func(rows int64) error {
 			if rows != 1 || epoch != s.epoch {
@@ -155,20 +154,24 @@ func (a *attempt) begin(ctx context.Context) error {
 			return nil
 		},
 	})
-	for tenant := range t.held {
-		all = append(all, statement{sql: newestFence, args: []any{tenant}, row: func(scan scanFunc) error {
-			var seq int64
-			err := scan(&seq)
-			t.fenceSeq[tenant] = seq
-			return err
-		}})
-	}
 	if err := t.send(all...); err != nil {
 		return err
+	}
+	for i, tenant := range tenants {
+		t.fenceSeq[tenant] = newest[i]
 	}
 	t.now, t.rev, t.state.rev = moment(now), t.begun, t.begun
 	return s.view.catchUp(t.session, t.begun)
 }
+
+// standing reads where things stand once the locks are held, and the newest fences of the tenants
+// $3. From then on nobody is waited for for long: two nodes that lock rows in different orders do
+// not sit out the server's deadlock timeout, one of them begins anew.
+const standing = "SELECT " + clock + `, s.config_rev, n.epoch, n.commits, n.audit_seq, n.audit_mac,
+		ARRAY(SELECT coalesce((SELECT seq FROM fences WHERE tenant = t.name ORDER BY seq DESC LIMIT 1), 0)
+			FROM unnest($3::text[]) WITH ORDINALITY AS t (name, i) ORDER BY i),
+		set_config('lock_timeout', $2, true)
+	FROM nodes n, store_state s WHERE n.id = $1`
 
 func (t *tx) tenantKey(tenant string) int64 {
 	return lockKey("tenant", t.committer.store.installation, tenant)
