@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"regexp"
 	"strings"
 
 	"github.com/jackc/pgx/v5/pgconn"
@@ -70,13 +71,17 @@ func loggable(err error) error {
 }
 
 // words are the source's message. A syntax error quotes the statement, where a
-// password may stand, so it is kept out.
+// password may stand, so it is kept out; so are verifiers, which a statement of
+// the operator's may have read from the catalogs and failed with.
 func words(pg *pgconn.PgError) string {
 	if pg.Code == codeSyntax {
 		return "syntax error"
 	}
-	return pg.Message
+	return verifierForm.ReplaceAllString(pg.Message, "[redacted]")
 }
+
+// verifierForm is what pg_authid.rolpassword holds, whole or cut off.
+var verifierForm = regexp.MustCompile(`SCRAM-SHA-256\$[^\s"']*|\bmd5[0-9a-f]{32}\b`)
 
 // connectError maps the failure to open a connection: nothing was sent.
 func connectError(ctx context.Context, err error) error {

@@ -200,17 +200,17 @@ func (e *Engine) createByStatements(ctx context.Context, c *conn, p *engine.Plan
 	statements = append(statements, ownRights{}.mark(rec.Username, rec.Mark),
 		"SELECT "+statement.QuoteLiteral(statement.QuoteIdent(rec.Username))+"::regrole::oid")
 	answer, err := c.guarded(ctx, "issue a credential", e.issueFences(c, p), message(statements...), verifier, p.Data["password"])
-	if err != nil {
-		return 0, err
-	}
-	oid := parseOID(answer.one())
 	for _, n := range c.notices {
 		e.log.Warn("the source warned about a creation statement", "role", rec.Role, "sqlstate", n.Code)
 	}
+	// Locks of the session outlive a failure, too.
 	if _, err := c.run(ctx, "DISCARD ALL"); err != nil {
-		c.close() // the account is made; only the session cannot be used again
+		c.close() // the session cannot be used again, whatever was made
 	}
-	return oid, nil
+	if err != nil {
+		return 0, err
+	}
+	return parseOID(answer.one()), nil
 }
 
 // creation renders the templates, adds the end where they set none, and keeps

@@ -124,3 +124,22 @@ func TestCyclesLeaveNothing(t *testing.T) {
 		}
 	}
 }
+
+// TestFailedStatementsKeepNoLock: a lock of the session does not go with the transaction, and here
+// it would be the one that every GRANT waits for.
+func TestFailedStatementsKeepNoLock(t *testing.T) {
+	t.Parallel()
+	s := newSource(t, pgtest.Shared(t, 15), createRole)
+	s.server.ExecIn(t, s.db, "CREATE TABLE flag (n int); INSERT INTO flag VALUES (1); GRANT ALL ON flag TO "+s.root)
+	e := s.open(t, nil)
+	fails := parseRole(t, `{"creation_statements": ["CREATE ROLE \"{{name}}\" LOGIN PASSWORD '{{password}}'",
+		"SELECT pg_advisory_lock(4711)", "SELECT 1/n FROM flag"]}`)
+	s.server.ExecIn(t, s.db, "UPDATE flag SET n = 0")
+	if _, err := e.Issue(t.Context(), plan(t, e, fails)); err == nil {
+		t.Fatal("issued by a statement that fails")
+	}
+	var held int
+	if err := s.server.Superuser(t).QueryRow(t.Context(), "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND objid = 4711").Scan(&held); err != nil || held != 0 {
+		t.Errorf("%d locks are held after the failure, %v", held, err)
+	}
+}

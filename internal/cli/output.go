@@ -104,14 +104,15 @@ func text(value any) string {
 	}
 }
 
-// printable keeps what a server or a source wrote from steering the terminal.
+// printable keeps what a server or a source wrote from steering the terminal, or from showing in
+// another order than it stands (Unicode's format characters).
 func printable(s string) string {
 	return strings.Map(func(r rune) rune {
-		if unicode.IsControl(r) && r != '\n' {
-			return '�'
-		}
-		if r == '\n' {
+		switch {
+		case r == '\n':
 			return ' '
+		case unicode.IsControl(r), unicode.Is(unicode.Cf, r):
+			return '�'
 		}
 		return r
 	}, s)

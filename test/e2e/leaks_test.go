@@ -21,12 +21,18 @@ import (
 // readableByPurpose are the files whose purpose it is to hold a secret.
 var readableByPurpose = []string{"seal.key", "bootstrap-token", "dev.json"}
 
-// searchForSecrets looks for what went through the server in its output and in
-// every file of its store.
-func (v *vault) searchForSecrets(t *testing.T) {
+// searchOutput looks for what went through the server in its output and in every
+// file of its store, and for panics.
+func (v *vault) searchOutput(t *testing.T) {
 	t.Helper()
+	output := v.Output()
+	for _, never := range []string{"panic", "DATA RACE", "goroutine "} {
+		if at := strings.Index(output, never); at >= 0 {
+			t.Errorf("the server said %q: %s", never, output[at:min(len(output), at+3000)])
+		}
+	}
 	find := v.finder()
-	find(t, "the output", []byte(v.Output()))
+	find(t, "the output", []byte(output))
 	for path, content := range v.files(t) {
 		find(t, path, content)
 	}

@@ -51,7 +51,7 @@ func newVault(t *testing.T, env ...string) *vault {
 	v := &vault{Server: vaulttest.Start(t, env...)}
 	v.admin = v.Admin(t)
 	v.remember(v.Token())
-	t.Cleanup(func() { v.searchForSecrets(t) })
+	t.Cleanup(func() { v.searchOutput(t) })
 	v.allow(t, "engines", "system", "system:dynamic-engines",
 		api.PolicyRule{PathPattern: "infra/**", Permissions: []api.Permission{"read", "rotate"}})
 	return v
