@@ -57,10 +57,11 @@ func TestCredentialsAcrossNodes(t *testing.T) {
 		"scram_iterations": 1}}`, server.Addr(), source), 201)
 	call(a, "POST", "/v1/dynamic/engines/db/roles", `{"name": "reader", "privileges": ["USAGE ON SCHEMA public"]}`, 201)
 	const creds = "/v1/dynamic/engines/db/creds/reader"
+	super := server.Superuser(t)
 	accounts := func() int {
 		t.Helper()
 		var n int
-		if err := server.Superuser(t).QueryRow(t.Context(), "SELECT count(*) FROM pg_roles WHERE rolname LIKE 'v\\_reader\\_%'").Scan(&n); err != nil {
+		if err := super.QueryRow(t.Context(), "SELECT count(*) FROM pg_roles WHERE rolname LIKE 'v\\_reader\\_%'").Scan(&n); err != nil {
 			t.Fatal(err)
 		}
 		return n
