@@ -86,7 +86,7 @@ func (s *Service) logs(ctx context.Context, tenant string, f store.AuditFilter, 
 		return nil, err
 	}
 	answer := &api.AuditList{Logs: []api.AuditEntry{}}
-	rows, answer.Page = page.Cut(p, "audit", rows, func(r *store.AuditRow) string { return strconv.FormatInt(r.Seq, 10) })
+	rows, answer.Page = page.Cut(p, "audit", rows, func(r *store.AuditRow) string { return strconv.FormatInt(r.Pos, 10) })
 	for _, r := range rows {
 		answer.Logs = append(answer.Logs, r.Entry)
 	}

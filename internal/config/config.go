@@ -16,12 +16,15 @@ import (
 
 	"github.com/scaivault/scaivault/internal/access"
 	"github.com/scaivault/scaivault/internal/duration"
+	"github.com/scaivault/scaivault/internal/statement"
 )
 
 // Config is a valid configuration.
 type Config struct {
 	DataDir     string
 	SealKeyFile string
+	// DatabaseURL names the shared store; "" for the embedded one in DataDir.
+	DatabaseURL statement.Secret
 
 	BindAddress    string
 	BaseURL        string
@@ -47,10 +50,10 @@ type Setting struct {
 func Settings() []Setting {
 	const year = "2555d" // 7 years of 365 days
 	settings := []Setting{
-		{Env: "DATA_DIR", Default: "scaivault-data", Doc: "folder of the embedded store"},
+		{Env: "DATA_DIR", Default: "scaivault-data", Doc: "folder of the embedded store, and of this node's own files"},
 		{Env: "SEAL_KEY_FILE", Doc: "key file of the seal (default DATA_DIR/seal.key)"},
 		{Env: "KMS_PROVIDER", Default: "file", Doc: "who holds the root key: file"},
-		{Env: "DATABASE_URL", Doc: "a shared store; this build has the embedded one only"},
+		{Env: "DATABASE_URL", Doc: "PostgreSQL database of a store that several nodes share: postgres://user:password@host:5432/database"},
 		{Env: "BIND_ADDRESS", Default: "127.0.0.1:8200", Doc: "address and port to listen on"},
 		{Env: "BASE_URL", Doc: "how callers reach the server (default from the address)"},
 		{Env: "METRICS_ADDRESS", Default: "127.0.0.1:9464", Doc: "address and port of /metrics; off for none"},
@@ -89,6 +92,7 @@ func Load(lookup func(env string) (string, bool)) (*Config, error) {
 	c := &Config{
 		DataDir:        l.values["DATA_DIR"],
 		SealKeyFile:    l.values["SEAL_KEY_FILE"],
+		DatabaseURL:    l.database("DATABASE_URL"),
 		BindAddress:    l.address("BIND_ADDRESS"),
 		BaseURL:        l.url("BASE_URL"),
 		TLSCertFile:    l.values["TLS_CERT_FILE"],
@@ -107,10 +111,6 @@ func Load(lookup func(env string) (string, bool)) (*Config, error) {
 		c.MetricsAddress = l.address("METRICS_ADDRESS")
 	}
 	l.oneOf("KMS_PROVIDER", "file")
-	if l.values["DATABASE_URL"] != "" {
-		// The value holds a password: it is not repeated.
-		l.wrong("DATABASE_URL: this build has the embedded store only; unset it and set DATA_DIR")
-	}
 	l.transport(c, l.oneOf("TLS_TERMINATED_BY_PROXY", "true", "false") == "true")
 	if len(l.problems) > 0 {
 		return nil, l.problems
@@ -172,6 +172,20 @@ func (l *loader) url(env string) string {
 		return ""
 	}
 	return strings.TrimSuffix(v, "/")
+}
+
+// database reads a URL that holds a password: it is not repeated.
+func (l *loader) database(env string) statement.Secret {
+	v := l.values[env]
+	if v == "" {
+		return ""
+	}
+	u, err := url.Parse(v)
+	if err != nil || u.Scheme != "postgres" && u.Scheme != "postgresql" || u.Path == "" || u.Fragment != "" {
+		l.wrong("%s: write a URL such as postgres://user:password@host:5432/database?sslmode=verify-full", env)
+		return ""
+	}
+	return statement.Secret(v)
 }
 
 func (l *loader) oneOf(env string, known ...string) string {

@@ -2,6 +2,7 @@ package config_test
 
 import (
 	"errors"
+	"fmt"
 	"log/slog"
 	"strings"
 	"testing"
@@ -40,6 +41,15 @@ func TestValues(t *testing.T) {
 		c.RateLimits.PerMinute[access.CategoryGenerate] != 500 || c.LeaseRetention != 7*24*time.Hour || c.SealKeyFile != "/k/seal.key" {
 		t.Errorf("values: %+v", c)
 	}
+	const database = "postgres://u:canary@db.example.com:5432/x?sslmode=verify-full"
+	if c, err = load(map[string]string{"DATABASE_URL": database}); err != nil || c.DatabaseURL.Reveal() != database ||
+		strings.Contains(fmt.Sprintf("%+v", c), "canary") {
+		t.Errorf("database: %+v, %v", c, err)
+	}
+	c, err = load(map[string]string{"SCAIVAULT_RATE_LIMITS": "secret_read=0"})
+	if err != nil {
+		t.Fatal(err)
+	}
 	if n, ok := c.RateLimits.PerMinute[access.CategorySecretRead]; n != 0 || !ok {
 		t.Error("a limit of 0 was lost")
 	}
@@ -56,7 +66,7 @@ func TestAllProblemsAtOnce(t *testing.T) {
 	const password = "canary-password"
 	bad := map[string]string{
 		"BIND_ADDRESS": "here", "METRICS_ADDRESS": "127.0.0.1:99999", "BASE_URL": "ftp://" + password + "@x",
-		"DATABASE_URL": "postgres://u:" + password + "@db/x", "KMS_PROVIDER": "aws", "LOG_LEVEL": "loud", "LOG_FORMAT": "xml",
+		"DATABASE_URL": "mysql://u:" + password + "@db/x", "KMS_PROVIDER": "aws", "LOG_LEVEL": "loud", "LOG_FORMAT": "xml",
 		"TLS_CERT_FILE": "c", "SCAIVAULT_RATE_LIMITS": "everything=1", "LEASE_RETENTION": "1h", "AUDIT_RETENTION": "-1d",
 		"TLS_TERMINATED_BY_PROXY": "maybe",
 	}

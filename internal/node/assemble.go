@@ -91,8 +91,28 @@ func (n *Node) assemble(ctx context.Context, o Options, metricsListener net.List
 	}
 	n.onClose(func(context.Context) error { sources.Close(); return nil })
 	leases.Start()
+	if n.config.DatabaseURL != "" {
+		n.loop(func(ctx context.Context) { lookEvery(ctx, leases) })
+	}
 	n.onClose(func(context.Context) error { leases.Stop(); return nil })
 	return p, nil
+}
+
+// lookAround is how often a node of a shared store looks for work that others left: leases that a
+// node which died made since this one looked last, and claims that became void.
+const lookAround = 2 * time.Second
+
+func lookEvery(ctx context.Context, leases *lease.Manager) {
+	tick := time.NewTicker(lookAround)
+	defer tick.Stop()
+	for {
+		select {
+		case <-tick.C:
+			leases.Kick()
+		case <-ctx.Done():
+			return
+		}
+	}
 }
 
 // dialer is the one way to sources: databases live on private networks, but never at an address

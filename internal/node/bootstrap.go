@@ -13,8 +13,6 @@ import (
 	"github.com/scaivault/scaivault/internal/access"
 	"github.com/scaivault/scaivault/internal/config"
 	"github.com/scaivault/scaivault/internal/identity"
-	"github.com/scaivault/scaivault/internal/seal"
-	"github.com/scaivault/scaivault/internal/store/sqlite"
 )
 
 // Bootstrap writes a new administrator's token of 24 hours to DATA_DIR/bootstrap-token and answers
@@ -26,10 +24,10 @@ func Bootstrap(ctx context.Context, c *config.Config, o Options) (path string, e
 	if running || err != nil {
 		return path, err
 	}
-	if _, exists, err := sqlite.Peek(ctx, c.DataDir, seal.MetaKey); err != nil {
+	if _, exists, err := peek(ctx, c); err != nil {
 		return "", err
 	} else if !exists {
-		return "", fmt.Errorf("make a bootstrap token: there is no store in %s; set DATA_DIR", c.DataDir)
+		return "", fmt.Errorf("make a bootstrap token: there is no store in %s; set DATA_DIR or DATABASE_URL", place(c))
 	}
 	st, _, _, err := openStore(ctx, c, o.Logger)
 	if err != nil {

@@ -160,7 +160,9 @@ func content(t *testing.T, dir string) map[string]string {
 			return err
 		}
 		raw, err := os.ReadFile(path)
-		files[path] = string(raw)
+		if len(raw) > 0 || !strings.HasSuffix(path, "-wal") { // who only looks leaves an empty one
+			files[path] = string(raw)
+		}
 		return err
 	})
 	if err != nil {

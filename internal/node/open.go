@@ -11,17 +11,30 @@ import (
 	"github.com/scaivault/scaivault/internal/audit"
 	"github.com/scaivault/scaivault/internal/config"
 	"github.com/scaivault/scaivault/internal/seal"
+	"github.com/scaivault/scaivault/internal/store"
+	"github.com/scaivault/scaivault/internal/store/postgres"
 	"github.com/scaivault/scaivault/internal/store/sqlite"
 )
 
+// openedStore is a store that waits for the key of its audit chain, which lies in itself.
+type openedStore interface {
+	store.Store
+	SetChain(chain store.Chain)
+}
+
 // openStore opens the store with the key that its data were sealed by. Where it finds data and no
 // key, or another one, it changes nothing.
-func openStore(ctx context.Context, c *config.Config, log *slog.Logger) (*sqlite.Store, *seal.File, *seal.Keyring, error) {
+func openStore(ctx context.Context, c *config.Config, log *slog.Logger) (store.Store, *seal.File, *seal.Keyring, error) {
 	key, err := openKey(ctx, c, log)
 	if err != nil {
 		return nil, nil, nil, err
 	}
-	st, err := sqlite.Open(ctx, sqlite.Config{Dir: c.DataDir, Logger: log})
+	var st openedStore
+	if c.DatabaseURL != "" {
+		st, err = postgres.Open(ctx, postgres.Config{URL: c.DatabaseURL.Reveal(), Dir: c.DataDir, Logger: log})
+	} else {
+		st, err = sqlite.Open(ctx, sqlite.Config{Dir: c.DataDir, Logger: log})
+	}
 	if err != nil {
 		return nil, nil, nil, err
 	}
@@ -32,16 +45,33 @@ func openStore(ctx context.Context, c *config.Config, log *slog.Logger) (*sqlite
 	return st, key, keys, nil
 }
 
-// openKey finds the root key, and makes one together with an empty store.
+// peek looks for a store's keyring without changing anything; exists tells whether there are data.
+func peek(ctx context.Context, c *config.Config) (keyring []byte, exists bool, err error) {
+	if c.DatabaseURL != "" {
+		return postgres.Peek(ctx, c.DatabaseURL.Reveal(), seal.MetaKey)
+	}
+	return sqlite.Peek(ctx, c.DataDir, seal.MetaKey)
+}
+
+// place names the store for a person.
+func place(c *config.Config) string {
+	if c.DatabaseURL != "" {
+		return "the database (DATABASE_URL)"
+	}
+	return c.DataDir
+}
+
+// openKey finds the root key, and makes one together with an empty store. Of a shared store every
+// node is given the same one.
 func openKey(ctx context.Context, c *config.Config, log *slog.Logger) (*seal.File, error) {
-	keyring, exists, err := sqlite.Peek(ctx, c.DataDir, seal.MetaKey)
+	keyring, exists, err := peek(ctx, c)
 	if err != nil {
 		return nil, err
 	}
 	key, err := seal.OpenFile(c.SealKeyFile)
 	if errors.Is(err, seal.ErrNoKey) {
 		if exists {
-			return nil, fmt.Errorf("open the store in %s: its data were sealed by a key that is not at %s; bring the key file back, or set SEAL_KEY_FILE", c.DataDir, c.SealKeyFile)
+			return nil, fmt.Errorf("open the store in %s: its data were sealed by a key that is not at %s; bring the key file back, or set SEAL_KEY_FILE", place(c), c.SealKeyFile)
 		}
 		if key, err = seal.CreateFile(c.SealKeyFile, rand.Reader); err == nil {
 			log.Info("seal key made: keep a copy of the file in a safe place, without it the data are lost", "file", c.SealKeyFile)
@@ -55,6 +85,9 @@ func openKey(ctx context.Context, c *config.Config, log *slog.Logger) (*seal.Fil
 			return nil, err
 		}
 	}
+	if c.DatabaseURL != "" {
+		return key, nil
+	}
 	if within, err := sameFolder(c.SealKeyFile, c.DataDir); err == nil && within {
 		log.Warn("the seal key lies beside the data: who copies the folder has both; move it to another disk and set SEAL_KEY_FILE",
 			"file", c.SealKeyFile)
@@ -62,7 +95,7 @@ func openKey(ctx context.Context, c *config.Config, log *slog.Logger) (*seal.Fil
 	return key, nil
 }
 
-func openKeyring(ctx context.Context, st *sqlite.Store, key *seal.File) (*seal.Keyring, error) {
+func openKeyring(ctx context.Context, st openedStore, key *seal.File) (*seal.Keyring, error) {
 	keys, err := seal.Open(ctx, st, key)
 	if err != nil {
 		return nil, err

@@ -232,6 +232,7 @@ type SecretVersion struct {
 type AuditRow struct {
 	Node   string
 	Seq    int64
+	Pos    int64 // its number in lists, which are of all chains
 	Tenant string
 	Entry  api.AuditEntry
 	Raw    []byte // the entry's JSON, byte for byte as it was recorded

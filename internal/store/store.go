@@ -102,7 +102,7 @@ type Reader interface {
 	// Secrets lists by path prefix (a whole number of segments, or "") after a path.
 	Secrets(tenant, prefix, after string, limit int) ([]*Secret, error)
 
-	// AuditEntries lists entries, newest first, from before the sequence given (0: from the newest).
+	// AuditEntries lists entries, newest first, from before the Pos given (0: from the newest).
 	AuditEntries(f AuditFilter, before int64, limit int) ([]*AuditRow, error)
 	// AuditChain reads a node's chain upwards from a sequence.
 	AuditChain(node string, from int64, limit int) ([]*AuditRow, error)

@@ -50,6 +50,7 @@ func (r *reader) rows(condition string, args ...any) ([]*store.AuditRow, error) 
 		if err := scan(&a.Seq, &a.Tenant, &a.Raw, &a.MAC); err != nil {
 			return err
 		}
+		a.Pos = a.Seq // there is one chain
 		// A row that somebody has tampered with may not decode: it is shown as it is, and the
 		// chain's verification names it.
 		_ = json.Unmarshal(a.Raw, &a.Entry)
