@@ -86,7 +86,7 @@ func (m *Manager) prepare(ctx context.Context, pass *access.Pass, engineName, ro
 	if err := source.CheckMetadata(req.Metadata); err != nil {
 		return nil, err
 	}
-	now := time.Now().UTC().Truncate(time.Microsecond)
+	now := m.clock.now()
 	life, longest := role.DefaultTTL, role.MaxTTL
 	if role.TieToToken && c.TokenExpiresAt != nil {
 		longest = min(longest, c.TokenExpiresAt.Sub(now))
@@ -126,17 +126,18 @@ func (m *Manager) prepare(ctx context.Context, pass *access.Pass, engineName, ro
 // plan names the credential and puts the name into the lease.
 func (m *Manager) plan(ctx context.Context, i *issuance) error {
 	plan, err := i.handle.Plan(ctx, engine.PlanRequest{LeaseID: i.lease.ID, RoleName: i.role.Name, Role: i.role.Spec,
-		ExpiresAt: i.lease.ExpiresAt, Params: i.params})
+		ExpiresAt: m.clock.node(i.lease.ExpiresAt), Params: i.params})
 	if kind(err) == engine.Refused { // nobody was asked but the engine: the request is wrong
 		return fault.New(fault.InvalidRequest, "%s", source.Reason(err)).Because(err)
 	}
 	if err != nil {
 		return source.Fault(i.engine.Name, err)
 	}
-	plan.Deadline = time.Now().UTC().Truncate(time.Microsecond).Add(i.engine.Config.OperationTimeout)
+	deadline := m.clock.now().Add(i.engine.Config.OperationTimeout)
+	plan.Deadline = m.clock.node(deadline)
 	i.plan = plan
-	i.lease.Username, i.lease.Recipe, i.lease.Deadline = plan.Username, plan.Recipe, plan.Deadline
-	due := plan.Deadline.Add(grace)
+	i.lease.Username, i.lease.Recipe, i.lease.Deadline = plan.Username, plan.Recipe, deadline
+	due := deadline.Add(grace)
 	i.lease.DueAt = &due
 	return nil
 }

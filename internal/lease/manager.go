@@ -65,6 +65,7 @@ type Manager struct {
 	metrics *metrics.Metrics
 	log     *slog.Logger
 
+	clock    clock
 	claimNo  atomic.Int64
 	wake     chan struct{}
 	sleeping atomic.Int64 // until when the scheduler sleeps, in Unix microseconds; awake while it looks
@@ -92,6 +93,7 @@ func New(c Config) *Manager {
 // Start takes up what is due, whoever left it: expiries, retries, issuances that a crash cut off,
 // fences not marked to their end. It does not read the leases that are not due. Call it once.
 func (m *Manager) Start() {
+	m.readClock()
 	m.wg.Go(m.schedule)
 }
 
@@ -113,7 +115,7 @@ func (m *Manager) Kick() {
 
 // due tells the scheduler of a moment that may be earlier than the one it sleeps until.
 func (m *Manager) due(t time.Time) {
-	if t.UnixMicro() < m.sleeping.Load() {
+	if m.clock.node(t).UnixMicro() < m.sleeping.Load() {
 		m.Kick()
 	}
 }
@@ -148,8 +150,10 @@ func (m *Manager) look() time.Time {
 	}
 	var due map[string]time.Time
 	var now time.Time
+	begun := time.Now()
 	err := m.store.Read(m.ctx, func(r store.Reader) (err error) {
 		now = r.Now()
+		m.clock.set(now, begun)
 		due, err = r.NextDue()
 		return err
 	})
@@ -162,7 +166,7 @@ func (m *Manager) look() time.Time {
 	for engineID, t := range due {
 		if !t.After(now) {
 			m.work(engineID)
-		} else if t.Before(next) {
+		} else if t = m.clock.node(t); t.Before(next) {
 			next = t
 		}
 	}

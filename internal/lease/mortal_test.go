@@ -3,6 +3,7 @@ package lease_test
 import (
 	"context"
 	"sync"
+	"time"
 
 	"github.com/scaivault/scaivault/internal/fault"
 	"github.com/scaivault/scaivault/internal/store"
@@ -15,6 +16,7 @@ type mortal struct {
 	dead   bool
 	before func(kind string) error // a write fails with it and is not done
 	after  func(kind string) error // a write fails with it although it is done
+	ahead  time.Duration           // of its clock before the machine's
 }
 
 func lostStore() error { return fault.New(fault.ServiceUnavailable, "the store is lost") }
@@ -63,7 +65,7 @@ func (m *mortal) alive(fn func(store.Tx) error) func(store.Tx) error {
 		if dead {
 			return lostStore()
 		}
-		return fn(tx)
+		return fn(aheadTx{tx, m.ahead})
 	}
 }
 
@@ -71,5 +73,5 @@ func (m *mortal) Read(ctx context.Context, fn func(store.Reader) error) error {
 	if err := m.hook(nil, "read"); err != nil {
 		return err
 	}
-	return m.Store.Read(ctx, fn)
+	return m.Store.Read(ctx, func(r store.Reader) error { return fn(aheadReader{r, m.ahead}) })
 }

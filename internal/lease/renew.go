@@ -35,7 +35,7 @@ func (m *Manager) Renew(ctx context.Context, c *access.Caller, id string, req ap
 	if err != nil {
 		return nil, err
 	}
-	if err := living(l, time.Now()); err != nil {
+	if err := living(l, m.clock.now()); err != nil {
 		return nil, pass.Record(ctx, err)
 	}
 	if !m.beginRenewal(id) {
@@ -104,17 +104,17 @@ func (m *Manager) pend(ctx context.Context, pass *access.Pass, e *source.Engine,
 func (m *Manager) moveEnd(ctx context.Context, h *source.Handle, e *source.Engine, l *store.Lease) (*api.Lease, error) {
 	until := *l.PendingExpiresAt
 	if r, ok := h.Engine.(engine.Renewer); ok {
-		bounded, cancel := context.WithDeadline(ctx, *l.PendingDeadline)
-		err := r.Renew(bounded, l.Recipe, until)
+		bounded, cancel := context.WithDeadline(ctx, m.clock.node(*l.PendingDeadline))
+		err := r.Renew(bounded, l.Recipe, m.clock.node(until))
 		if next := m.sources.Fresh(bounded, e, h, err); next != nil { // the root was changed meanwhile
-			err = next.Engine.(engine.Renewer).Renew(bounded, l.Recipe, until) //nolint:forcetypeassert // it is of the same type
+			err = next.Engine.(engine.Renewer).Renew(bounded, l.Recipe, m.clock.node(until)) //nolint:forcetypeassert // it is of the same type
 			next.Release()
 		}
 		cancel()
 		if err != nil && until.After(l.ExpiresAt) {
 			return nil, source.Fault(e.Name, err)
 		} else if err != nil {
-			return view(l, time.Now()), nil //nolint:nilerr // a shorter end holds all the same: the pending one leads to another try at the source
+			return view(l, m.clock.now()), nil //nolint:nilerr // a shorter end holds all the same: the pending one leads to another try at the source
 		}
 	}
 	var now time.Time

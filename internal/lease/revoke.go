@@ -78,7 +78,7 @@ func (m *Manager) await(ctx context.Context, tenant, id string, done <-chan stru
 			return nil, nil
 		}
 		if last || l.Revocation != nil && l.Revocation.EffectiveAt != nil {
-			return view(l, time.Now()), nil
+			return view(l, m.clock.now()), nil
 		}
 	}
 }

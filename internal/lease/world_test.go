@@ -42,6 +42,7 @@ type world struct {
 	dir      string
 	one, two *leasetest.Source
 
+	ahead time.Duration // of the store's clock, from the next start on
 	*process
 }
 
@@ -206,7 +207,7 @@ func (w *world) start() {
 }
 
 func (w *world) newProcess(s *sqlite.Store) *process {
-	p := &process{base: s, store: &mortal{Store: s}, kind: &leasetest.Type{Hosts: map[string]*leasetest.Source{"one": w.one, "two": w.two}}}
+	p := &process{base: s, store: &mortal{Store: s, ahead: w.ahead}, kind: &leasetest.Type{Hosts: map[string]*leasetest.Source{"one": w.one, "two": w.two}}}
 	p.door = access.New(access.Config{Store: p.store, Limits: access.Limits{Off: true}})
 	p.sources = source.New(source.Config{Store: p.store, Door: p.door, Secrets: secrets{p.store}, Types: []engine.Type{p.kind},
 		EndBindings: func(store.Tx, string, string) error { return nil },
