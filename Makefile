@@ -72,13 +72,14 @@ vuln: tools ## Known vulnerabilities that our code can reach
 	scripts/vuln.sh $(EXCEPTIONS)
 
 generate: ## The files that are made from the code
-	$(GO) run ./cmd/scaivault openapi > openapi.yaml.new
-	mv openapi.yaml.new openapi.yaml
+	@mkdir -p .cache
+	$(GO) run ./cmd/scaivault openapi > .cache/openapi.yaml
+	mv .cache/openapi.yaml api/openapi.yaml
 
 check-generated: ## Fail when a generated file is stale
 	@mkdir -p .cache
 	@$(GO) run ./cmd/scaivault openapi > .cache/openapi.yaml
-	@diff -u openapi.yaml .cache/openapi.yaml || { echo 'openapi.yaml is stale: run make generate'; exit 1; }
+	@diff -u api/openapi.yaml .cache/openapi.yaml || { echo 'api/openapi.yaml is stale: run make generate'; exit 1; }
 
 postgres: ## Bring the PostgreSQL versions that the demo and the tests use
 	@scripts/install-postgres.sh

@@ -50,8 +50,8 @@ var planted = []struct {
 		"	case !l.Deadline.IsZero() && begun.Before(l.Deadline.Add(grace)):", "	case false:"}}},
 	{name: "dead by the time of the write-back", edits: []edit{{"worker.go",
 		"	case !l.Deadline.IsZero() && begun.Before(l.Deadline.Add(grace)):", "	case !l.Deadline.IsZero() && now.Before(l.Deadline.Add(grace)):"}}},
-	{name: "a dead source stops the others", run: "TestDeadSourceDelaysNobodyElse", edits: []edit{{"manager.go",
-		"			m.work(engineID)\n", "			m.work(engineID)\n			break\n"}}},
+	{name: "a dead source stops the others", run: "TestDeadSourceDelaysNobodyElse", edits: []edit{{"worker.go",
+		"		m.wg.Go(func() { m.run(w) })\n", "		if len(m.workers) > 1 {\n			delete(m.workers, engineID)\n			return\n		}\n		m.wg.Go(func() { m.run(w) })\n"}}},
 }
 
 type edit struct{ file, from, to string }

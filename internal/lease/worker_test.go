@@ -48,6 +48,9 @@ func TestDeadSourceDelaysNobodyElse(t *testing.T) {
 		var dead, living []*api.Credential
 		for range 50 {
 			dead = append(dead, w.issue(app, "one", "app", time.Minute))
+		}
+		time.Sleep(time.Second) // the dead source's are due first
+		for range 50 {
 			living = append(living, w.issue(app, "two", "app", time.Minute))
 		}
 		w.one.SetFault(always(leasetest.Fault{Delay: time.Hour})) // answers nothing at all

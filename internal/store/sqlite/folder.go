@@ -70,4 +70,8 @@ func (f *folder) makeData() error {
 	return errors.Join(dir.Sync(), dir.Close(), file.Close())
 }
 
-func (f *folder) close() error { return f.lock.Close() }
+// close gives the lock back in so many words: it belongs to the open file, of which a child that
+// has been forked and not yet executed holds a duplicate, so closing ours alone might keep it.
+func (f *folder) close() error {
+	return errors.Join(syscall.Flock(int(f.lock.Fd()), syscall.LOCK_UN), f.lock.Close())
+}
