@@ -9,6 +9,6 @@ command -v go >/dev/null || {
 	exit 1
 }
 # Any version does, so without network what the machine has is good enough.
-scripts/install-postgres.sh 17 || echo 'demo: going on with the PostgreSQL that is here' >&2
+scripts/install-postgres.sh 17 || scripts/install-postgres.sh 15 || echo 'demo: going on with the PostgreSQL that is here' >&2
 [ -x bin/scaivault ] || make --no-print-directory build
 exec go run ./test/demo bin/scaivault

@@ -26,6 +26,7 @@ func (r aheadReader) Now() time.Time { return r.Reader.Now().Add(r.by) }
 
 // The store's clock decides about a life; the source is told, and waited for, in this node's time.
 func TestClockOfTheStore(t *testing.T) {
+	t.Parallel()
 	for name, by := range map[string]time.Duration{"ahead": time.Hour, "behind": -time.Hour} {
 		t.Run(name, func(t *testing.T) {
 			inWorld(t, func(w *world) {
