@@ -198,8 +198,8 @@ func TestEveryRouteIsReached(t *testing.T) {
 	nobody := caller{t, n, ""}
 	for _, rt := range server.Routes() {
 		path := parameter.ReplaceAllString(rt.Pattern, "none")
-		if strings.HasSuffix(path, ".yaml") {
-			continue
+		if strings.HasSuffix(path, ".yaml") || path == "/docs" {
+			continue // no JSON: they have tests of their own
 		}
 		for _, prefix := range []string{"/v1", "/v1/t/tnt_default"} {
 			_, code, _ := nobody.do(rt.Method, prefix+path, "")

@@ -66,10 +66,12 @@ type Server struct {
 	logger  *slog.Logger
 	system  System
 	started time.Time
-	limits  Limits
-	ready   readiness
-	handler http.Handler
-	http    *http.Server
+	// document and page are made once: whoever asks for them need not be known.
+	document, page func() ([]byte, error)
+	limits         Limits
+	ready          readiness
+	handler        http.Handler
+	http           *http.Server
 
 	mu       sync.Mutex
 	inFlight int
@@ -90,6 +92,8 @@ func New(c Config) *Server {
 		limits:   c.Limits.withDefaults(),
 		idle:     make(chan struct{}),
 	}
+	s.document = sync.OnceValues(OpenAPI)
+	s.page = sync.OnceValues(func() ([]byte, error) { return docsPage(s.routes()), nil })
 	mux := http.NewServeMux()
 	s.mount(mux, s.routes())
 	s.handler = &front{server: s, next: mux}

@@ -49,6 +49,7 @@ func (s *Server) systemRoutes() []route {
 		get("/health/detailed", "Tell the state of the node and of every engine.", s.detailed).needs(access.ScopeAdmin),
 		get("/version", "Name the build.", s.version).open().always(),
 		raw("/openapi.yaml", "application/yaml", "This contract in OpenAPI 3.1.", s.openapi),
+		s.docsRoute(),
 	}
 }
 
@@ -121,4 +122,4 @@ func (s *Server) version(*call) (*api.Version, error) {
 	return &api.Version{Version: s.system.Version, Commit: s.system.Commit, GoVersion: runtime.Version(), API: "v1"}, nil
 }
 
-func (s *Server) openapi(*call) ([]byte, error) { return OpenAPI() }
+func (s *Server) openapi(*call) ([]byte, error) { return s.document() }
