@@ -12,7 +12,11 @@ import (
 func TestDocs(t *testing.T) {
 	t.Parallel()
 	n := start(t)
-	answer, err := http.Get(n.URL() + "/v1/docs") //nolint:noctx // the test's own time limit holds
+	ask, err := http.NewRequestWithContext(t.Context(), http.MethodGet, n.URL()+"/v1/docs", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	answer, err := (&http.Client{}).Do(ask)
 	if err != nil {
 		t.Fatal(err)
 	}
