@@ -17,7 +17,7 @@ FUZZ_SECONDS ?= 10
 
 .DEFAULT_GOAL := help
 .PHONY: help build demo test unit race crash end-to-end fuzz bench lint fmt fmt-check vet vuln \
-	generate check-generated postgres tools clean
+	generate check-generated doc-tools postgres tools clean
 
 help: ## This list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -35,7 +35,7 @@ test: postgres tools ## Everything, with real servers: what CI runs
 	if [ -s $(EXCEPTIONS) ]; then echo; echo 'Declared exceptions of this run:'; sed 's/^/  /' $(EXCEPTIONS); fi; \
 	exit $$status
 
-unit: postgres ## Only go test
+unit: postgres doc-tools ## Only go test
 	$(GO) test -count=1 -timeout 30m -p $(TEST_PACKAGES) ./...
 
 race: postgres ## The domain and the engines with the race detector
@@ -80,6 +80,9 @@ check-generated: ## Fail when a generated file is stale
 	@mkdir -p .cache
 	@$(GO) run ./cmd/scaivault openapi > .cache/openapi.yaml
 	@diff -u api/openapi.yaml .cache/openapi.yaml || { echo 'api/openapi.yaml is stale: run make generate'; exit 1; }
+
+doc-tools: ## Bring what the blocks of the documentation use
+	@scripts/install-doc-tools.sh
 
 postgres: ## Bring the PostgreSQL versions that the demo and the tests use
 	@scripts/install-postgres.sh
