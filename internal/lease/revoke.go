@@ -1,6 +1,7 @@
 package lease
 
 import (
+	"cmp"
 	"context"
 	"strings"
 	"time"
@@ -108,7 +109,7 @@ func (m *Manager) RevokePrefix(ctx context.Context, c *access.Caller, prefix str
 		}
 		if role != "" && cfg.ByKey(c.Tenant, store.KindRole, engineName+"/"+role) == nil {
 			if n, err := source.Living(tx, e.ID, role); err != nil || n == 0 {
-				return orElse(err, fault.New(fault.RoleNotFound, "engine %s has no role %q, and no living lease of one", engineName, role))
+				return cmp.Or[error](err, fault.New(fault.RoleNotFound, "engine %s has no role %q, and no living lease of one", engineName, role))
 			}
 		}
 		fence.EngineID = e.ID
@@ -149,7 +150,7 @@ func (m *Manager) RevokeBy(ctx context.Context, c *access.Caller, req api.Revoke
 		if req.Engine != "" {
 			e, err := m.sources.Engine(cfg, c.Tenant, req.Engine)
 			if err != nil { // who does not manage it is not told whether there is one
-				return orElse(pass.Check(access.Right{Scope: access.ScopeDynamicManage, Permission: "dynamic:manage", Path: "dynamic/" + req.Engine}), err)
+				return cmp.Or[error](pass.Check(access.Right{Scope: access.ScopeDynamicManage, Permission: "dynamic:manage", Path: "dynamic/" + req.Engine}), err)
 			}
 			fence.EngineID = e.ID
 		}
@@ -305,11 +306,4 @@ func splitPrefix(prefix string) (engineName, role string, err error) {
 		return "", "", fault.New(fault.InvalidRequest, `prefix is "<engine>" or "<engine>/<role>", whole names without wildcards`)
 	}
 	return engineName, role, nil
-}
-
-func orElse(err, otherwise error) error {
-	if err != nil {
-		return err
-	}
-	return otherwise
 }

@@ -1,6 +1,7 @@
 package source
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"strings"
@@ -108,7 +109,7 @@ func (s *Service) ListRoles(ctx context.Context, c *access.Caller, engineName, a
 	}
 	whole := pass.Check(read(engineName, ""))
 	if _, err := s.Engine(s.store.Config(), c.Tenant, engineName); err != nil {
-		return nil, pass.Record(ctx, orElse(whole, err)) // who may not see the engine is not told whether there is one
+		return nil, pass.Record(ctx, cmp.Or[error](whole, err)) // who may not see the engine is not told whether there is one
 	}
 	list := &api.RoleList{Roles: []api.Role{}}
 	for _, o := range s.store.Config().List(c.Tenant, store.KindRole, engineName+"/") {
@@ -131,13 +132,6 @@ func (s *Service) ListRoles(ctx context.Context, c *access.Caller, engineName, a
 		return nil, pass.Record(ctx, whole)
 	}
 	return list, pass.Record(ctx, nil)
-}
-
-func orElse(err, otherwise error) error {
-	if err != nil {
-		return err
-	}
-	return otherwise
 }
 
 // DeleteRole removes a role without living leases. With force its leases are revoked first; it is
