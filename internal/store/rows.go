@@ -27,6 +27,9 @@ const (
 	KindBinding        Kind = "binding"
 	KindServiceAccount Kind = "service_account"
 	KindUser           Kind = "user"
+	KindSystem         Kind = "system" // state of the installation itself
+	KindRotationPolicy Kind = "rotation_policy"
+	KindSecretPolicy   Kind = "secret_policy"
 	KindToken          Kind = "token" // key "<identity>/<id>"; not cached: there may be very many
 )
 
@@ -50,6 +53,10 @@ func (k Kind) NotFound() fault.Code {
 		return fault.ServiceAccountNotFound
 	case KindUser:
 		return fault.IdentityNotFound
+	case KindRotationPolicy:
+		return fault.RotationPolicyNotFound
+	case KindSecretPolicy:
+		return fault.SecretPolicyNotFound
 	case KindToken:
 		return fault.TokenNotFound
 	default:
@@ -71,6 +78,10 @@ func (k Kind) Exists() fault.Code {
 		return fault.BindingExists
 	case KindServiceAccount:
 		return fault.ServiceAccountExists
+	case KindRotationPolicy:
+		return fault.RotationPolicyExists
+	case KindSecretPolicy:
+		return fault.SecretPolicyExists
 	case KindToken:
 		return fault.TokenExists
 	default:
