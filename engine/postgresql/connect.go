@@ -16,6 +16,7 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/scaivault/scaivault/engine"
+	"github.com/scaivault/scaivault/internal/failpoint"
 	"github.com/scaivault/scaivault/internal/statement"
 )
 
@@ -207,7 +208,9 @@ func (c *conn) run(ctx context.Context, sql string) (results, error) {
 	if c.pg.IsClosed() || ctx.Err() != nil {
 		return nil, errNotSent
 	}
-	answers, err := c.pg.Exec(ctx, sql).ReadAll()
+	sent := c.pg.Exec(ctx, sql)
+	failpoint.Sent(ctx)
+	answers, err := sent.ReadAll()
 	c.usedAt = time.Now()
 	if n := len(answers); err != nil && n > 0 && answers[n-1].Err != nil {
 		answers = answers[:n-1]

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/scaivault/scaivault/engine"
+	"github.com/scaivault/scaivault/internal/failpoint"
 	"github.com/scaivault/scaivault/internal/statement"
 )
 
@@ -46,6 +47,7 @@ func (e *Engine) dismantle(ctx context.Context, v *victim) error {
 			return plain(err)
 		}
 		residue = append(residue, left...)
+		failpoint.Hit(failpoint.Emptied)
 	}
 	return plainOrNil(e.finish(ctx, v, residue))
 }
@@ -222,7 +224,7 @@ func heirs(r recipe) []string {
 // without memberships and says why it remains.
 func (e *Engine) finish(ctx context.Context, v *victim, residue []string) error {
 	err := e.inMain(ctx, e.mainOf(v.recipe), func(c *conn) error {
-		_, err := c.guarded(ctx, revokingAccount, []fence{e.sameServer()}, v.recipe.rightsOver().drop([]string{v.recipe.Username}))
+		_, err := c.guarded(failpoint.OnSending(ctx, failpoint.R2), revokingAccount, []fence{e.sameServer()}, v.recipe.rightsOver().drop([]string{v.recipe.Username}))
 		return err
 	})
 	switch code(err) {

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/scaivault/scaivault/engine"
+	"github.com/scaivault/scaivault/internal/failpoint"
 	"github.com/scaivault/scaivault/internal/statement"
 )
 
@@ -148,6 +149,7 @@ func (e *Engine) createMembers(ctx context.Context, c *conn, batch []*creating, 
 		secrets[i] = n.verifier
 	}
 	statements = append(statements, "SELECT unnest(ARRAY["+strings.Join(names, ",")+"]::regrole[])::oid")
+	ctx = failpoint.OnSending(ctx, failpoint.F3, failpoint.F5)
 	answer, err := c.guarded(ctx, "issue a credential", []fence{beforeDeadline(c, deadline), e.sameServer()}, message(statements...), secrets...)
 	if err != nil {
 		return err

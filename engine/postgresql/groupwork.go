@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"strings"
 
+	"github.com/scaivault/scaivault/internal/failpoint"
 	"github.com/scaivault/scaivault/internal/statement"
 )
 
@@ -39,6 +40,7 @@ func (w *groupWork) run(ctx context.Context) error {
 
 // send runs SQL in the transaction.
 func (w *groupWork) send(ctx context.Context, sql ...string) (results, error) {
+	failpoint.Hit(failpoint.F4)
 	answer, err := w.c.run(ctx, message(sql...))
 	if err != nil {
 		return nil, rawError{sentError(makingGroup, err), err}

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/scaivault/scaivault/engine"
+	"github.com/scaivault/scaivault/internal/failpoint"
 	"github.com/scaivault/scaivault/internal/statement"
 )
 
@@ -199,10 +200,11 @@ func (e *Engine) createByStatements(ctx context.Context, c *conn, p *engine.Plan
 	statements = append(statements, sql...)
 	statements = append(statements, ownRights{}.mark(rec.Username, rec.Mark),
 		"SELECT "+statement.QuoteLiteral(statement.QuoteIdent(rec.Username))+"::regrole::oid")
-	answer, err := c.guarded(ctx, "issue a credential", e.issueFences(c, p), message(statements...), verifier, p.Data["password"])
+	answer, err := c.guarded(failpoint.OnSending(ctx, failpoint.F3, failpoint.F5), "issue a credential", e.issueFences(c, p), message(statements...), verifier, p.Data["password"])
 	for _, n := range c.notices {
 		e.log.Warn("the source warned about a creation statement", "role", rec.Role, "sqlstate", n.Code)
 	}
+	failpoint.Hit(failpoint.F4)
 	// Locks of the session outlive a failure, too.
 	if _, err := c.run(ctx, "DISCARD ALL"); err != nil {
 		c.close() // the session cannot be used again, whatever was made

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/scaivault/scaivault/engine"
+	"github.com/scaivault/scaivault/internal/failpoint"
 	"github.com/scaivault/scaivault/internal/statement"
 )
 
@@ -68,6 +69,7 @@ func (e *Engine) RevokeBatch(ctx context.Context, rs []engine.Recipe) []engine.R
 		e.revokeChunk(ctx, live[:n])
 		live = live[n:]
 	}
+	failpoint.Hit(failpoint.R3)
 	e.retireGroups(ctx, formerGroups(victims))
 
 	results := make([]engine.Result, len(rs))
@@ -168,6 +170,7 @@ func (b batch) run(ctx context.Context, victims []*victim) (hard []*victim, err 
 	if err := b.disable(ctx, here); err != nil {
 		return nil, err
 	}
+	failpoint.Hit(failpoint.Disabled)
 	ties, err := b.endSessions(ctx, victims)
 	if err != nil {
 		return nil, err
@@ -386,7 +389,7 @@ func (b batch) drop(ctx context.Context, victims []*victim) error {
 	for way, names := range byRights(victims) {
 		statements = append(statements, way.drop(names))
 	}
-	if _, err := b.c.guarded(ctx, revokingAccount, nil, message(statements...)); err != nil {
+	if _, err := b.c.guarded(failpoint.OnSending(ctx, failpoint.R2), revokingAccount, nil, message(statements...)); err != nil {
 		return err
 	}
 	ties, err := b.look(ctx, victims)

@@ -20,15 +20,20 @@ const (
 	F9 Point = "F9" // half of the answer is sent
 	// IntentOpen is inside the intent's transaction, before its commit.
 	IntentOpen Point = "intent-open"
+	// Found is in a recovery: what became of an issuance is known, and not written down.
+	Found Point = "found"
 )
 
 // A revocation.
 const (
-	R1 Point = "R1" // marked revoking
-	R2 Point = "R2" // statements sent
-	R3 Point = "R3" // seen dead at the source
-	R4 Point = "R4" // the lease is closed
-	R5 Point = "R5" // recorded
+	Fenced   Point = "fenced"   // the revocation of many is durable, none of them is marked
+	R1       Point = "R1"       // marked revoking, the source is not touched
+	Disabled Point = "disabled" // it cannot log in any more; sessions, objects and rights are there
+	Emptied  Point = "emptied"  // what it had in one database is taken, the account is there
+	R2       Point = "R2"       // the drop is sent, its answer is not read
+	R3       Point = "R3"       // seen dead at the source
+	R4       Point = "R4"       // the lease is closed, its entry is not written: one transaction, open
+	R5       Point = "R5"       // closed and recorded
 )
 
 // A renewal.
@@ -51,6 +56,8 @@ const (
 
 // Points are all.
 func Points() []Point {
-	return []Point{F1, F2, F3, F4, F5, F6, F7, F8, F9, IntentOpen, R1, R2, R3, R4, R5, N1, N2, N3,
+	return []Point{F1, F2, F3, F4, F5, F6, F7, F8, F9, IntentOpen, Found,
+		Fenced, R1, Disabled, Emptied, R2, R3, R4, R5,
+		N1, N2, N3,
 		RootPlanned, RootKept, RootSent, RootSet, RootProved, RootPromoted, RootDone}
 }

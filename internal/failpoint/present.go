@@ -4,6 +4,7 @@ package failpoint
 
 import (
 	"bufio"
+	"context"
 	"os"
 	"strings"
 	"syscall"
@@ -45,5 +46,22 @@ func Hit(p Point) {
 				}
 			}
 		}
+	}
+}
+
+// sending is the key of the points that a context carries.
+type sending struct{}
+
+// OnSending gives the operation under the context points to hit when its message to the source is
+// out and its answer is not read: [Sent] hits them, from where that is known.
+func OnSending(ctx context.Context, points ...Point) context.Context {
+	return context.WithValue(ctx, sending{}, points)
+}
+
+// Sent hits the points that OnSending gave.
+func Sent(ctx context.Context) {
+	points, _ := ctx.Value(sending{}).([]Point)
+	for _, p := range points {
+		Hit(p)
 	}
 }

@@ -9,6 +9,7 @@ import (
 	"github.com/scaivault/scaivault/api"
 	"github.com/scaivault/scaivault/engine"
 	"github.com/scaivault/scaivault/internal/access"
+	"github.com/scaivault/scaivault/internal/failpoint"
 	"github.com/scaivault/scaivault/internal/fault"
 	"github.com/scaivault/scaivault/internal/ident"
 	"github.com/scaivault/scaivault/internal/source"
@@ -144,10 +145,12 @@ func (m *Manager) plan(ctx context.Context, i *issuance) error {
 
 // carry takes a planned credential through intent, source and confirmation.
 func (m *Manager) carry(ctx context.Context, i *issuance) error {
+	failpoint.Hit(failpoint.F1)
 	begun := time.Now()
 	if err := m.intend(ctx, i); err != nil {
 		return err
 	}
+	failpoint.Hit(failpoint.F2)
 	m.metrics.IssueStep(i.engine.Name, "intent", time.Since(begun))
 
 	begun, ctx = time.Now(), context.WithoutCancel(ctx)
@@ -157,10 +160,12 @@ func (m *Manager) carry(ctx context.Context, i *issuance) error {
 	}
 	m.metrics.IssueStep(i.engine.Name, "issue", time.Since(begun))
 
+	failpoint.Hit(failpoint.F6)
 	begun = time.Now()
 	if err := m.confirm(ctx, i, recipe); err != nil {
 		return err
 	}
+	failpoint.Hit(failpoint.F7)
 	m.metrics.IssueStep(i.engine.Name, "confirm", time.Since(begun))
 	return nil
 }
@@ -186,7 +191,9 @@ func (m *Manager) intend(ctx context.Context, i *issuance) error {
 			i.pass.Set("username", i.lease.Username)
 			i.pass.Set("ttl_seconds", int64(i.lease.ExpiresAt.Sub(i.lease.IssuedAt)/time.Second))
 			i.pass.Set("outcome", "requested")
-			return tx.InsertLease(i.lease)
+			err = tx.InsertLease(i.lease)
+			failpoint.Hit(failpoint.IntentOpen)
+			return err
 		})
 		if !errors.Is(err, store.ErrUsernameTaken) {
 			m.due(*i.lease.DueAt)

@@ -6,6 +6,7 @@ import (
 
 	"github.com/scaivault/scaivault/api"
 	"github.com/scaivault/scaivault/engine"
+	"github.com/scaivault/scaivault/internal/failpoint"
 	"github.com/scaivault/scaivault/internal/source"
 	"github.com/scaivault/scaivault/internal/store"
 )
@@ -33,6 +34,7 @@ func (m *Manager) settle(ctx context.Context, h *source.Handle, e *source.Engine
 			m.postpone(rows[k:k+1], err, false)
 			continue
 		}
+		failpoint.Hit(failpoint.Found)
 		m.decide(l, found)
 	}
 	return nil

@@ -7,6 +7,7 @@ import (
 	"github.com/scaivault/scaivault/api"
 	"github.com/scaivault/scaivault/engine"
 	"github.com/scaivault/scaivault/internal/access"
+	"github.com/scaivault/scaivault/internal/failpoint"
 	"github.com/scaivault/scaivault/internal/fault"
 	"github.com/scaivault/scaivault/internal/source"
 	"github.com/scaivault/scaivault/internal/store"
@@ -58,6 +59,7 @@ func (m *Manager) Renew(ctx context.Context, c *access.Caller, id string, req ap
 	if l, err = m.pend(ctx, pass, e, id, req); err != nil {
 		return nil, err
 	}
+	failpoint.Hit(failpoint.N1)
 	shown, err := m.moveEnd(context.WithoutCancel(ctx), h, e, l)
 	if err != nil {
 		return nil, pass.Record(ctx, err)
@@ -117,6 +119,7 @@ func (m *Manager) moveEnd(ctx context.Context, h *source.Handle, e *source.Engin
 			return view(l, m.clock.now()), nil //nolint:nilerr // a shorter end holds all the same: the pending one leads to another try at the source
 		}
 	}
+	failpoint.Hit(failpoint.N2)
 	var now time.Time
 	l, err := m.update(ctx, l.ID, func(tx store.Tx, l *store.Lease) error {
 		now = tx.Now()
@@ -135,6 +138,7 @@ func (m *Manager) moveEnd(ctx context.Context, h *source.Handle, e *source.Engin
 	if err != nil {
 		return nil, err
 	}
+	failpoint.Hit(failpoint.N3)
 	m.due(until)
 	return view(l, now), nil
 }

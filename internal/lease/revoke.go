@@ -8,6 +8,7 @@ import (
 
 	"github.com/scaivault/scaivault/api"
 	"github.com/scaivault/scaivault/internal/access"
+	"github.com/scaivault/scaivault/internal/failpoint"
 	"github.com/scaivault/scaivault/internal/fault"
 	"github.com/scaivault/scaivault/internal/source"
 	"github.com/scaivault/scaivault/internal/store"
@@ -210,6 +211,7 @@ func (m *Manager) Fence(tx store.Tx, f *store.Fence) error {
 
 // Await marks what a committed fence covers and waits until all of it is dead, at most wait.
 func (m *Manager) Await(ctx context.Context, f *store.Fence, wait time.Duration) (api.RevokeResult, error) {
+	failpoint.Hit(failpoint.Fenced)
 	gone := ctx.Done()
 	ctx = context.WithoutCancel(ctx)
 	if err := m.markFence(ctx, f); err != nil {

@@ -9,6 +9,7 @@ import (
 
 	"github.com/scaivault/scaivault/api"
 	"github.com/scaivault/scaivault/engine"
+	"github.com/scaivault/scaivault/internal/failpoint"
 	"github.com/scaivault/scaivault/internal/fault"
 	"github.com/scaivault/scaivault/internal/source"
 	"github.com/scaivault/scaivault/internal/store"
@@ -232,6 +233,7 @@ func (m *Manager) kill(ctx context.Context, h *source.Handle, e *source.Engine, 
 }
 
 func (m *Manager) killBatch(ctx context.Context, h *source.Handle, e *source.Engine, rows []*store.Lease, begun time.Time) error {
+	failpoint.Hit(failpoint.R1)
 	results := revokeAll(ctx, h.Engine, rows, e.Config.OperationTimeout)
 	var dead, failed []*store.Lease
 	var outcomes []engine.Outcome
@@ -303,6 +305,7 @@ func (m *Manager) close(rows []*store.Lease, outcomes []engine.Outcome, begun ti
 				continue
 			}
 			ended = append(ended, l)
+			failpoint.Hit(failpoint.R4)
 			extra := map[string]any{"reason": l.Revocation.Reason, "outcome": "revoked", "requested_by": l.Revocation.RequestedBy}
 			if l.Revocation.Residue != "" {
 				extra["residue"] = true
@@ -317,6 +320,7 @@ func (m *Manager) close(rows []*store.Lease, outcomes []engine.Outcome, begun ti
 		m.log.Error("revocations could not be written down, they are done again", "error", err)
 		return
 	}
+	failpoint.Hit(failpoint.R5)
 	for _, l := range ended {
 		what := "revoked"
 		if l.Revocation.Residue != "" {

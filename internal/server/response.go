@@ -10,6 +10,7 @@ import (
 
 	"github.com/scaivault/scaivault/api"
 	"github.com/scaivault/scaivault/internal/access"
+	"github.com/scaivault/scaivault/internal/failpoint"
 	"github.com/scaivault/scaivault/internal/fault"
 )
 
@@ -42,6 +43,9 @@ func (w *response) send(ctx context.Context, status int, contentType string, bod
 		w.fail(fault.From(ctx.Err()))
 		return
 	}
+	if lost != nil {
+		failpoint.Hit(failpoint.F8)
+	}
 	w.rateLimit()
 	h := w.Header()
 	if contentType != "" {
@@ -50,6 +54,12 @@ func (w *response) send(ctx context.Context, status int, contentType string, bod
 	}
 	w.WriteHeader(status)
 	var err error
+	if failpoint.Present && lost != nil {
+		_, _ = w.Write(body[:len(body)/2])
+		_ = http.NewResponseController(w.ResponseWriter).Flush()
+		failpoint.Hit(failpoint.F9)
+		body = body[len(body)/2:]
+	}
 	if len(body) > 0 {
 		_, err = w.Write(body)
 	}
