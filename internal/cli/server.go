@@ -18,6 +18,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/scaivault/scaivault/internal/config"
+	"github.com/scaivault/scaivault/internal/folder"
 	"github.com/scaivault/scaivault/internal/node"
 )
 
@@ -153,7 +154,7 @@ func (a *app) dev(ctx context.Context, dir, address string) error {
 		if err != nil {
 			return nil, err
 		}
-		if err := writeFileAtomic(file, append(text, '\n')); err != nil {
+		if err := folder.Replace(file, string(text)+"\n"); err != nil {
 			return nil, fmt.Errorf("write dev.json: %w", err)
 		}
 		a.say("ready; to use it: scaivault config set --from %s", file)

@@ -10,6 +10,8 @@ import (
 	"strings"
 
 	"github.com/scaivault/scaivault/client"
+
+	"github.com/scaivault/scaivault/internal/folder"
 )
 
 // settings say where the server is and who is asking; their file is readable by
@@ -95,28 +97,8 @@ func (a *app) saveSettings(s settings) error {
 	if err != nil {
 		return err
 	}
-	if err := writeFileAtomic(a.settingsPath(), append(data, '\n')); err != nil {
+	if err := folder.Replace(a.settingsPath(), string(data)+"\n"); err != nil {
 		return fmt.Errorf("save the settings: %w", err)
-	}
-	return nil
-}
-
-// writeFileAtomic makes or replaces a file of mode 0600, and its folder of 0700.
-func writeFileAtomic(path string, data []byte) error {
-	dir := filepath.Dir(path)
-	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return err
-	}
-	f, err := os.CreateTemp(dir, ".new-*") // made with 0600
-	if err != nil {
-		return err
-	}
-	_, err = f.Write(data)
-	if err = errors.Join(err, f.Close()); err == nil {
-		err = os.Rename(f.Name(), path)
-	}
-	if err != nil {
-		return errors.Join(err, os.Remove(f.Name()))
 	}
 	return nil
 }

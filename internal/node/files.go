@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"time"
 
+	"github.com/scaivault/scaivault/internal/folder"
 	"github.com/scaivault/scaivault/internal/identity"
 )
 
@@ -30,7 +31,7 @@ func newTokenFile(dir string, log *slog.Logger) *tokenFile {
 
 // write puts the token there in one piece, in place of a former one.
 func (f *tokenFile) write(t *identity.AdminToken) error {
-	if err := replaceFile(f.path, t.Text.Reveal()+"\n"); err != nil {
+	if err := folder.Replace(f.path, t.Text.Reveal()+"\n"); err != nil {
 		return fmt.Errorf("write the bootstrap token: %w", err)
 	}
 	f.log.Info("bootstrap token written", "file", f.path, "expires_at", t.ExpiresAt)
@@ -62,24 +63,4 @@ func (f *tokenFile) run(ctx context.Context) {
 			return
 		}
 	}
-}
-
-// replaceFile writes a file that only the server's user can read, all of it or none, durably.
-func replaceFile(path, text string) error {
-	temp, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+"-*") // 0600
-	if err != nil {
-		return err
-	}
-	_, err = temp.WriteString(text)
-	if err = errors.Join(err, temp.Sync(), temp.Close()); err == nil {
-		err = os.Rename(temp.Name(), path)
-	}
-	if err != nil {
-		return errors.Join(err, os.Remove(temp.Name()))
-	}
-	dir, err := os.Open(filepath.Dir(path))
-	if err != nil {
-		return err
-	}
-	return errors.Join(dir.Sync(), dir.Close())
 }

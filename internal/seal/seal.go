@@ -21,6 +21,8 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+
+	"github.com/scaivault/scaivault/internal/folder"
 )
 
 const keySize = 32
@@ -97,11 +99,7 @@ func writeNew(path, text string) error {
 	if err = errors.Join(err, file.Sync(), file.Close()); err != nil {
 		return err
 	}
-	dir, err := os.Open(filepath.Dir(path))
-	if err != nil {
-		return err
-	}
-	return errors.Join(dir.Sync(), dir.Close())
+	return folder.Sync(filepath.Dir(path))
 }
 
 func newFile(key []byte) (*File, error) {

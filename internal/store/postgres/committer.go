@@ -6,19 +6,15 @@ import (
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
-	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 
-	"github.com/scaivault/scaivault/internal/store"
+	"github.com/scaivault/scaivault/internal/store/commit"
 )
 
 const (
-	// groupLimit bounds how many functions share a transaction, and so how long the first one waits.
-	groupLimit = 256
 	// groupTime bounds how long a group is tried, probeTime the same while the database is gone,
 	// and settleTime how long it is then asked whether a commit that was not answered has happened.
 	groupTime  = 10 * time.Second
@@ -40,118 +36,21 @@ var (
 // errSuperseded means that a newer process runs under this node's id: nothing may be written.
 var errSuperseded = errors.New("another process was started as this node; give each node a DATA_DIR of its own")
 
-// request is one function that waits for its commit.
-type request struct {
-	fn      func(tx store.Tx) error
-	relaxed bool
-	taken   atomic.Bool // by the committer, which will answer, or by a caller that gave up
-	done    chan struct{}
-	rev     int64 // of the configuration that it made; 0 if it changed none
-	err     error
-}
-
-// committer runs what waits on this node, a group in one transaction. Everybody of a group is
-// answered after its commit, those with an error too: what a function saw, and failed upon, may be
-// the write of another one of the group, which is true only once it is committed.
+// committer runs what waits on this node, a group in one transaction.
 type committer struct {
-	store  *Store
-	log    *slog.Logger
-	conn   *pgxpool.Conn // nil until the first group, and after a loss
-	gone   bool          // the last group found no database
-	wake   chan struct{}
-	exited chan struct{}
+	store *Store
+	log   *slog.Logger
+	conn  *pgxpool.Conn // nil until the first group, and after a loss
+	gone  bool          // the last group found no database
+	queue *commit.Queue
 
 	usual map[string]bool // tenants whose locks the last groups took; taken with the first message, shared
-
-	mu      sync.Mutex
-	queue   []*request
-	closing bool
 }
 
 func newCommitter(s *Store, log *slog.Logger) *committer {
-	m := &committer{store: s, log: log, wake: make(chan struct{}, 1), exited: make(chan struct{})}
-	go m.run()
+	m := &committer{store: s, log: log}
+	m.queue = commit.NewQueue(m.commit, m.release)
 	return m
-}
-
-// write queues the request and waits for its answer. A caller that gives up takes its request
-// back, unless the committer has it: then it waits, since the outcome is real.
-func (m *committer) write(ctx context.Context, r *request) error {
-	if err := ctx.Err(); err != nil {
-		return err
-	}
-	r.done = make(chan struct{})
-	m.mu.Lock()
-	if m.closing {
-		m.mu.Unlock()
-		return errClosed()
-	}
-	m.queue = append(m.queue, r)
-	m.mu.Unlock()
-	m.kick()
-
-	select {
-	case <-r.done:
-	case <-ctx.Done():
-		if r.taken.CompareAndSwap(false, true) {
-			return ctx.Err()
-		}
-		<-r.done
-	}
-	return r.err
-}
-
-func (m *committer) kick() {
-	select {
-	case m.wake <- struct{}{}:
-	default:
-	}
-}
-
-func (m *committer) run() {
-	defer close(m.exited)
-	defer m.release()
-	for {
-		group, closing := m.take()
-		switch {
-		case len(group) > 0:
-			m.commit(group)
-		case closing:
-			return
-		default:
-			<-m.wake
-		}
-	}
-}
-
-// take is the next group, without those who gave up.
-func (m *committer) take() (group []*request, closing bool) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	n := 0
-	for _, r := range m.queue {
-		if len(group) == groupLimit {
-			break
-		}
-		n++
-		if r.taken.CompareAndSwap(false, true) {
-			group = append(group, r)
-		}
-	}
-	m.queue = m.queue[n:]
-	if len(m.queue) == 0 {
-		m.queue = nil
-	}
-	return group, m.closing
-}
-
-// stop ends the committer after what was queued before.
-func (m *committer) stop() {
-	m.mu.Lock()
-	m.closing = true
-	m.mu.Unlock()
-	m.kick()
-	<-m.exited
 }
 
 // release gives the connection back; a broken one is thrown away there.
@@ -162,24 +61,21 @@ func (m *committer) release() {
 	}
 }
 
-// commit runs a group and answers it. If the database fails, nothing of the group has happened;
+// commit runs a group and fills in its answers. If the database fails, nothing of the group has happened;
 // only where it cannot be asked even afterwards, that is not known.
-func (m *committer) commit(group []*request) {
+func (m *committer) commit(group []*commit.Request) {
 	err := m.transact(group)
 	if m.gone = err != nil; m.gone {
 		m.log.Error("store: commit failed", "error", reason(err), "writes", len(group))
 		for _, r := range group {
-			r.err, r.rev = unavailable(err), 0
+			r.Err, r.Rev = unavailable(err), 0
 		}
-	}
-	for _, r := range group {
-		close(r.done)
 	}
 }
 
 // transact tries the group until it is committed. A connection that broke is replaced once: the
 // pool may have kept one that a restart of the database left.
-func (m *committer) transact(group []*request) error {
+func (m *committer) transact(group []*commit.Request) error {
 	limit := groupTime
 	if m.gone {
 		limit = probeTime

@@ -2,7 +2,6 @@ package postgres
 
 import (
 	"encoding/json"
-	"slices"
 	"strings"
 
 	"github.com/scaivault/scaivault/internal/fault"
@@ -39,13 +38,9 @@ func (r *reader) object(where string, kind store.Kind, args ...any) (*store.Obje
 		return nil, err
 	}
 	if len(found) == 0 {
-		return nil, absent(kind)
+		return nil, kind.Absent()
 	}
 	return found[0], nil
-}
-
-func absent(kind store.Kind) error {
-	return fault.New(kind.NotFound(), "there is no such %s", kind)
 }
 
 const byID = "tenant = $1 AND kind = $2 AND id = $3"
@@ -78,18 +73,9 @@ func (t *tx) PutObject(o *store.Object, ifVersion int64) error {
 	if err != nil && fault.CodeOf(err) != o.Kind.NotFound() {
 		return err
 	}
-	now := t.Now()
-	next := o.Clone()
-	next.Doc = slices.Clone(o.Doc)
-	next.Version, next.CreatedAt, next.UpdatedAt = 1, now, now
-	stored := int64(0)
-	if old != nil {
-		stored = old.Version
-		next.Version, next.CreatedAt = old.Version+1, old.CreatedAt
-	}
-	if ifVersion != store.AnyVersion && ifVersion != stored {
-		return fault.New(fault.VersionConflict, "the %s has changed meanwhile; read it again", o.Kind).
-			With("version", stored)
+	next, err := o.Next(old, ifVersion, t.Now())
+	if err != nil {
+		return err
 	}
 	if err := t.putObject(next, old); err != nil {
 		return err
@@ -104,14 +90,10 @@ func (t *tx) UpdateObject(tenant string, kind store.Kind, id string, fn func(o *
 	if err != nil {
 		return err
 	}
-	edited := o.Clone()
-	if err := fn(edited); err != nil {
+	next, err := o.Edited(fn, t.Now())
+	if err != nil {
 		return err
 	}
-	next := edited.Clone()
-	next.Tenant, next.Kind, next.ID, next.CreatedAt = tenant, kind, id, o.CreatedAt
-	next.Doc = slices.Clone(next.Doc)
-	next.Version, next.UpdatedAt = o.Version+1, t.Now()
 	return t.putObject(next, o)
 }
 
@@ -137,7 +119,7 @@ func (t *tx) putObject(o, old *store.Object) error {
 			return err
 		}
 		if taken {
-			return fault.New(o.Kind.Exists(), "there is already a %s of this name", o.Kind)
+			return o.Kind.Taken()
 		}
 	}
 	o.Rev = t.state.rev
@@ -154,7 +136,7 @@ func (t *tx) putObject(o, old *store.Object) error {
 	}
 	err := t.write(sql, args...)
 	if err == nil && o.Kind.Cached() {
-		t.state.changes = append(t.state.changes, change{o, false})
+		t.state.changes = append(t.state.changes, store.Change{Object: o})
 	}
 	return err
 }
@@ -170,7 +152,7 @@ func (t *tx) DeleteObject(tenant string, kind store.Kind, id string) error {
 	if err := t.write("DELETE FROM objects WHERE "+byID, tenant, string(kind), id); err != nil || !kind.Cached() {
 		return err
 	}
-	t.state.changes = append(t.state.changes, change{&store.Object{Tenant: tenant, Kind: kind, ID: id}, true})
+	t.state.changes = append(t.state.changes, store.Change{Object: &store.Object{Tenant: tenant, Kind: kind, ID: id}, Gone: true})
 	return t.write(`INSERT INTO removed_objects (tenant, kind, id, rev, removed_at) VALUES ($1, $2, $3, $4, $5)
 		ON CONFLICT (tenant, kind, id) DO UPDATE SET rev = excluded.rev, removed_at = excluded.removed_at`,
 		tenant, string(kind), id, t.state.rev, micros(t.Now()))

@@ -21,8 +21,10 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/scaivault/scaivault/internal/fault"
+	"github.com/scaivault/scaivault/internal/folder"
 	"github.com/scaivault/scaivault/internal/ident"
 	"github.com/scaivault/scaivault/internal/store"
+	"github.com/scaivault/scaivault/internal/store/commit"
 )
 
 const (
@@ -48,12 +50,12 @@ type Config struct {
 
 // Store is an open shared store, as one node.
 type Store struct {
-	folder *folder
-	pool   *pgxpool.Pool
-	commit *committer
-	watch  *watcher
-	closed chan struct{}
-	close  func() error
+	folder    *folder.Folder
+	pool      *pgxpool.Pool
+	committer *committer
+	watch     *watcher
+	closed    chan struct{}
+	close     func() error
 
 	node         string
 	epoch        int64
@@ -80,11 +82,11 @@ func Open(ctx context.Context, cfg Config) (_ *Store, err error) {
 	if clearText(poolCfg.ConnConfig) {
 		cfg.Logger.Warn("the connection to the database may be unencrypted: say sslmode=verify-full in DATABASE_URL")
 	}
-	f, err := openFolder(cfg.Dir)
+	f, node, err := openFolder(cfg.Dir)
 	if err != nil {
 		return nil, err
 	}
-	s := &Store{folder: f, node: f.node, view: newView(), closed: make(chan struct{})}
+	s := &Store{folder: f, node: node, view: newView(), closed: make(chan struct{})}
 	s.close = sync.OnceValue(s.shut)
 	defer func() {
 		if err != nil {
@@ -109,7 +111,7 @@ func Open(ctx context.Context, cfg Config) (_ *Store, err error) {
 	if err := s.Read(ctx, func(store.Reader) error { return nil }); err != nil { // which reads the configuration
 		return nil, fmt.Errorf("open store: read the configuration: %w", errors.Unwrap(err))
 	}
-	s.commit, s.watch = newCommitter(s, cfg.Logger), newWatcher(s, cfg.Logger)
+	s.committer, s.watch = newCommitter(s, cfg.Logger), newWatcher(s, cfg.Logger)
 	return s, nil
 }
 
@@ -168,18 +170,18 @@ func (s *Store) SetChain(chain store.Chain) { s.chain.Store(&chain) }
 
 // Write runs fn in a transaction, durable when it returns; see [store.Store].
 func (s *Store) Write(ctx context.Context, fn func(tx store.Tx) error) error {
-	return s.write(ctx, &request{fn: fn})
+	return s.write(ctx, &commit.Request{Fn: fn})
 }
 
 // WriteRelaxed is Write whose flush to disk may lag; see [store.Store].
 func (s *Store) WriteRelaxed(ctx context.Context, fn func(tx store.Tx) error) error {
-	return s.write(ctx, &request{fn: fn, relaxed: true})
+	return s.write(ctx, &commit.Request{Fn: fn, Relaxed: true})
 }
 
-func (s *Store) write(ctx context.Context, r *request) error {
-	err := s.commit.write(ctx, r)
-	if err == nil && r.rev > 0 {
-		s.heed(ctx, r.rev)
+func (s *Store) write(ctx context.Context, r *commit.Request) error {
+	err := s.committer.queue.Write(ctx, r)
+	if err == nil && r.Rev > 0 {
+		s.heed(ctx, r.Rev)
 	}
 	return err
 }
@@ -213,7 +215,7 @@ func (s *Store) Read(ctx context.Context, fn func(r store.Reader) error) error {
 	}
 	select {
 	case <-s.closed:
-		return errClosed()
+		return commit.ErrClosed()
 	default:
 	}
 	bounded, cancel := context.WithTimeout(ctx, readTime)
@@ -282,16 +284,12 @@ func (s *Store) Close() error { return s.close() }
 
 func (s *Store) shut() error {
 	close(s.closed)
-	if s.commit != nil {
-		s.commit.stop()
+	if s.committer != nil {
+		s.committer.queue.Close()
 		s.watch.silence()
 	}
 	if s.pool != nil {
 		s.pool.Close()
 	}
-	return s.folder.close()
-}
-
-func errClosed() error {
-	return fault.New(fault.ServiceUnavailable, "the server is shutting down")
+	return s.folder.Close()
 }

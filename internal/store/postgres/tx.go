@@ -5,14 +5,13 @@ import (
 	"fmt"
 	"maps"
 	"math/rand/v2"
-	"runtime"
-	"runtime/debug"
 	"slices"
 
 	"github.com/jackc/pgx/v5"
 
 	"github.com/scaivault/scaivault/internal/fault"
 	"github.com/scaivault/scaivault/internal/store"
+	"github.com/scaivault/scaivault/internal/store/commit"
 )
 
 // shortWait is how long a row's lock is waited for, at least, in milliseconds.
@@ -21,7 +20,7 @@ const shortWait = 100
 // attempt is a group's way to its commit. What one run learns, the next one goes by.
 type attempt struct {
 	committer *committer
-	group     []*request
+	group     []*commit.Request
 
 	// careful: each function gets a savepoint, and what it writes is sent before it ends. Without,
 	// one that fails after it wrote spoils the group; but hardly one does.
@@ -39,7 +38,7 @@ type state struct {
 	rev     int64 // of the configuration
 	seq     int64 // of the chain's last entry
 	mac     []byte
-	changes changes
+	changes store.Changes
 	counts  []count
 	made    []*store.Lease
 }
@@ -98,18 +97,18 @@ func (a *attempt) run(ctx context.Context) (err error) {
 func (a *attempt) work() error {
 	t := a.tx
 	for _, r := range a.group {
-		if r.err = t.run(r.fn); t.failed != nil {
+		if r.Err = t.run(r.Fn); t.failed != nil {
 			return t.failed
 		}
-		if r.rev = 0; t.moved && r.err == nil {
-			r.rev = t.state.rev
+		if r.Rev = 0; t.moved && r.Err == nil {
+			r.Rev = t.state.rev
 		}
 	}
 	return t.commit(a.relaxed())
 }
 
 func (a *attempt) relaxed() bool {
-	return !slices.ContainsFunc(a.group, func(r *request) bool { return !r.relaxed })
+	return !slices.ContainsFunc(a.group, func(r *commit.Request) bool { return !r.Relaxed })
 }
 
 // begin takes the lock of the node's row, which orders this node's transactions, also one whose
@@ -187,7 +186,7 @@ func (t *tx) run(fn func(store.Tx) error) error {
 			return err
 		}
 	}
-	err := protect(fn, t)
+	err := commit.Run(fn, t)
 	if t.careful && err == nil && t.failed == nil {
 		err = t.sendCounts()
 		if err == nil {
@@ -230,24 +229,6 @@ func (t *tx) undo(before state, err error) error {
 func refusesData(err error) bool {
 	state := sqlState(err)
 	return len(state) == 5 && (state[:2] == "22" || state[:2] == "23" && state != "23505")
-}
-
-// protect turns a panic into an error, whose cause tells the place. A panic's value is shown only
-// if it is the runtime's: another may hold a secret.
-func protect(fn func(store.Tx) error, t *tx) (err error) {
-	defer func() {
-		p := recover()
-		if p == nil {
-			return
-		}
-		why := fmt.Sprintf("%T", p)
-		if e, ok := p.(runtime.Error); ok {
-			why = e.Error()
-		}
-		err = fault.New(fault.InternalError, "internal error").
-			Because(fmt.Errorf("panic in a transaction: %s\n%s", why, debug.Stack()))
-	}()
-	return fn(t)
 }
 
 // write queues a statement that changes something.
@@ -317,7 +298,7 @@ func (t *tx) commit(relaxed bool) error {
 func (a *attempt) publish() {
 	t, m := a.tx, a.committer
 	if t.state.rev != t.begun {
-		put, gone := t.state.changes.net()
+		put, gone := t.state.changes.Net()
 		m.store.view.advance(t.begun, t.state.rev, put, gone)
 	}
 	switch n := len(t.asked); {

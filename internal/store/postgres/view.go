@@ -1,7 +1,6 @@
 package postgres
 
 import (
-	"slices"
 	"sync"
 	"sync/atomic"
 
@@ -81,35 +80,4 @@ func (v *view) advance(from, rev int64, put, gone []*store.Object) {
 	if have := v.config.Load(); have.Rev == from {
 		v.config.Store(have.With(rev, put, gone))
 	}
-}
-
-// change is one object written or removed in the group.
-type change struct {
-	object *store.Object
-	gone   bool
-}
-
-type changes []change
-
-// net is what the changes come to: for each object the last one.
-func (cs changes) net() (put, gone []*store.Object) {
-	type id struct {
-		tenant string
-		kind   store.Kind
-		id     string
-	}
-	seen := map[id]bool{}
-	for _, c := range slices.Backward(cs) {
-		k := id{c.object.Tenant, c.object.Kind, c.object.ID}
-		if seen[k] {
-			continue
-		}
-		seen[k] = true
-		if c.gone {
-			gone = append(gone, c.object)
-		} else {
-			put = append(put, c.object)
-		}
-	}
-	return put, gone
 }

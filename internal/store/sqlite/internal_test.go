@@ -8,13 +8,13 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 
 	"github.com/scaivault/scaivault/api"
 	"github.com/scaivault/scaivault/internal/fault"
 	"github.com/scaivault/scaivault/internal/store"
+	"github.com/scaivault/scaivault/internal/store/commit"
 )
 
 func openForTest(t *testing.T) *Store {
@@ -27,32 +27,6 @@ func openForTest(t *testing.T) *Store {
 	return s
 }
 
-// A child that was forked and not yet executed holds a duplicate of every open file, the lock's
-// too: a folder that was closed meanwhile is free all the same.
-func TestClosedFolderIsFreeAtOnce(t *testing.T) {
-	t.Parallel()
-	dir := t.TempDir()
-	s, err := Open(t.Context(), Config{Dir: dir})
-	if err != nil {
-		t.Fatal(err)
-	}
-	duplicate, err := syscall.Dup(int(s.folder.lock.Fd()))
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = syscall.Close(duplicate) })
-	if err := s.Close(); err != nil {
-		t.Fatal(err)
-	}
-	again, err := Open(t.Context(), Config{Dir: dir})
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := again.Close(); err != nil {
-		t.Error(err)
-	}
-}
-
 func TestNewerSchemaIsRefused(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
@@ -60,7 +34,7 @@ func TestNewerSchemaIsRefused(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := s.commit.conn.exec("INSERT INTO goose_db_version (version_id, is_applied) VALUES (9999, 1)"); err != nil {
+	if _, err := s.committer.conn.exec("INSERT INTO goose_db_version (version_id, is_applied) VALUES (9999, 1)"); err != nil {
 		t.Fatal(err)
 	}
 	if err := s.Close(); err != nil {
@@ -94,7 +68,7 @@ func TestDiskFull(t *testing.T) {
 		t.Fatal(err)
 	}
 	// On the writer's connection, before anything waits: the file may not grow by more than a bit.
-	if _, err := s.commit.conn.c.ExecContext(context.Background(), "PRAGMA max_page_count=60"); err != nil {
+	if _, err := s.committer.conn.c.ExecContext(context.Background(), "PRAGMA max_page_count=60"); err != nil {
 		t.Fatal(err)
 	}
 	err := s.Write(t.Context(), put("large", 1<<20))
@@ -104,7 +78,7 @@ func TestDiskFull(t *testing.T) {
 	if s.Config().ByKey("t", store.KindPolicy, "large") != nil {
 		t.Error("the configuration has what was not committed")
 	}
-	if _, err := s.commit.conn.c.ExecContext(context.Background(), "PRAGMA max_page_count=1000000"); err != nil {
+	if _, err := s.committer.conn.c.ExecContext(context.Background(), "PRAGMA max_page_count=1000000"); err != nil {
 		t.Fatal(err)
 	}
 	if err := s.Write(t.Context(), put("after", 1)); err != nil {
@@ -131,7 +105,7 @@ func TestRelaxedGroup(t *testing.T) {
 	s := openForTest(t)
 	mode := func() (n int) {
 		// The committer is idle, and nobody else writes.
-		if _, err := s.commit.conn.one("PRAGMA synchronous", nil, &n); err != nil {
+		if _, err := s.committer.conn.one("PRAGMA synchronous", nil, &n); err != nil {
 			t.Fatal(err)
 		}
 		return n
@@ -148,7 +122,7 @@ func TestRelaxedGroup(t *testing.T) {
 			t.Errorf("synchronous = %d, want %d", got, tt.want)
 		}
 	}
-	if err := s.commit.synchronous([]*request{{relaxed: true}, {relaxed: false}}); err != nil || mode() != full {
+	if err := s.committer.synchronous([]*commit.Request{{Relaxed: true}, {Relaxed: false}}); err != nil || mode() != full {
 		t.Error("a mixed group is not flushed")
 	}
 }
@@ -185,7 +159,7 @@ func TestStatementsUseIndexes(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	c := s.commit.conn // idle, and nobody else writes
+	c := s.committer.conn // idle, and nobody else writes
 	seen := 0
 	for query := range c.stmts {
 		verb, _, _ := strings.Cut(query, " ")

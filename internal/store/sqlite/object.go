@@ -1,8 +1,6 @@
 package sqlite
 
 import (
-	"slices"
-
 	"github.com/scaivault/scaivault/internal/fault"
 	"github.com/scaivault/scaivault/internal/store"
 )
@@ -36,13 +34,9 @@ func (r *reader) object(where string, kind store.Kind, args ...any) (*store.Obje
 		return nil, err
 	}
 	if len(found) == 0 {
-		return nil, absent(kind)
+		return nil, kind.Absent()
 	}
 	return found[0], nil
-}
-
-func absent(kind store.Kind) error {
-	return fault.New(kind.NotFound(), "there is no such %s", kind)
 }
 
 // cachedObjects are all that [store.Config] holds.
@@ -86,18 +80,9 @@ func (t *tx) PutObject(o *store.Object, ifVersion int64) error {
 	if err != nil && fault.CodeOf(err) != o.Kind.NotFound() {
 		return err
 	}
-	now := t.Now()
-	next := o.Clone()
-	next.Doc = slices.Clone(o.Doc)
-	next.Version, next.CreatedAt, next.UpdatedAt = 1, now, now
-	stored := int64(0)
-	if old != nil {
-		stored = old.Version
-		next.Version, next.CreatedAt = old.Version+1, old.CreatedAt
-	}
-	if ifVersion != store.AnyVersion && ifVersion != stored {
-		return fault.New(fault.VersionConflict, "the %s has changed meanwhile; read it again", o.Kind).
-			With("version", stored)
+	next, err := o.Next(old, ifVersion, t.Now())
+	if err != nil {
+		return err
 	}
 	if err := t.putObject(next); err != nil {
 		return err
@@ -112,14 +97,10 @@ func (t *tx) UpdateObject(tenant string, kind store.Kind, id string, fn func(o *
 	if err != nil {
 		return err
 	}
-	edited := o.Clone()
-	if err := fn(edited); err != nil {
+	next, err := o.Edited(fn, t.Now())
+	if err != nil {
 		return err
 	}
-	next := edited.Clone()
-	next.Tenant, next.Kind, next.ID, next.CreatedAt = tenant, kind, id, o.CreatedAt
-	next.Doc = slices.Clone(next.Doc)
-	next.Version, next.UpdatedAt = o.Version+1, t.Now()
 	return t.putObject(next)
 }
 
@@ -134,10 +115,10 @@ func (t *tx) putObject(o *store.Object) error {
 			version = excluded.version, rev = excluded.rev, updated_at = excluded.updated_at`,
 		o.Tenant, string(o.Kind), o.ID, o.Key, string(o.Doc), o.Version, o.Rev, micros(o.CreatedAt), micros(o.UpdatedAt))
 	if _, taken := unique(err); taken {
-		return fault.New(o.Kind.Exists(), "there is already a %s of this name", o.Kind)
+		return o.Kind.Taken()
 	}
 	if err == nil && o.Kind.Cached() {
-		t.state.changes = append(t.state.changes, change{o, false})
+		t.state.changes = append(t.state.changes, store.Change{Object: o})
 	}
 	return err
 }
@@ -149,12 +130,12 @@ func (t *tx) DeleteObject(tenant string, kind store.Kind, id string) error {
 		return err
 	}
 	if n == 0 {
-		return absent(kind)
+		return kind.Absent()
 	}
 	t.move()
 	if kind.Cached() {
 		gone := &store.Object{Tenant: tenant, Kind: kind, ID: id}
-		t.state.changes = append(t.state.changes, change{gone, true})
+		t.state.changes = append(t.state.changes, store.Change{Object: gone, Gone: true})
 	}
 	return nil
 }
@@ -166,35 +147,4 @@ func (t *tx) move() int64 {
 		t.state.rev++
 	}
 	return t.state.rev
-}
-
-// change is one object written or removed in the group.
-type change struct {
-	object *store.Object
-	gone   bool
-}
-
-type changes []change
-
-// net is what the changes come to: for each object the last one.
-func (cs changes) net() (put, gone []*store.Object) {
-	type id struct {
-		tenant string
-		kind   store.Kind
-		id     string
-	}
-	seen := map[id]bool{}
-	for _, c := range slices.Backward(cs) {
-		k := id{c.object.Tenant, c.object.Kind, c.object.ID}
-		if seen[k] {
-			continue
-		}
-		seen[k] = true
-		if c.gone {
-			gone = append(gone, c.object)
-		} else {
-			put = append(put, c.object)
-		}
-	}
-	return put, gone
 }

@@ -15,9 +15,10 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/scaivault/scaivault/internal/fault"
+	"github.com/scaivault/scaivault/internal/folder"
 	"github.com/scaivault/scaivault/internal/ident"
 	"github.com/scaivault/scaivault/internal/store"
+	"github.com/scaivault/scaivault/internal/store/commit"
 )
 
 // readers is how many snapshots can be read at once: a few more than cores, since reads are short.
@@ -34,12 +35,12 @@ type Config struct {
 
 // Store is an open embedded store.
 type Store struct {
-	folder *folder
-	commit *committer
-	pool   chan *conn // for reading
-	opened int        // how many belong to the pool
-	closed chan struct{}
-	close  func() error
+	folder    *folder.Folder
+	committer *committer
+	pool      chan *conn // for reading
+	opened    int        // how many belong to the pool
+	closed    chan struct{}
+	close     func() error
 
 	node         string
 	epoch        int64
@@ -72,18 +73,18 @@ func Open(ctx context.Context, cfg Config) (_ *Store, err error) {
 		cfg.Logger = slog.New(slog.DiscardHandler)
 	}
 
-	writer, err := open(ctx, f.data(), "cache_size(-8192)")
+	writer, err := open(ctx, f.Path(dataFile), "cache_size(-8192)")
 	if err != nil {
 		return nil, fmt.Errorf("open store: %w", err)
 	}
 	if err := s.prepare(ctx, writer); err != nil {
 		return nil, errors.Join(err, writer.close())
 	}
-	if s.commit, err = newCommitter(s, writer, cfg.Logger); err != nil {
+	if s.committer, err = newCommitter(s, writer, cfg.Logger); err != nil {
 		return nil, errors.Join(fmt.Errorf("read store: %w", err), writer.close())
 	}
 	for range readers {
-		c, err := open(ctx, f.data(), "cache_size(-2048)", "query_only(1)")
+		c, err := open(ctx, f.Path(dataFile), "cache_size(-2048)", "query_only(1)")
 		if err != nil {
 			return nil, fmt.Errorf("open store for reading: %w", err)
 		}
@@ -123,12 +124,12 @@ func (s *Store) SetChain(chain store.Chain) { s.chain.Store(&chain) }
 
 // Write runs fn in a transaction, durable when it returns; see [store.Store].
 func (s *Store) Write(ctx context.Context, fn func(tx store.Tx) error) error {
-	return s.commit.write(ctx, &request{fn: fn})
+	return s.committer.queue.Write(ctx, &commit.Request{Fn: fn})
 }
 
 // WriteRelaxed is Write whose flush to disk may lag; see [store.Store].
 func (s *Store) WriteRelaxed(ctx context.Context, fn func(tx store.Tx) error) error {
-	return s.commit.write(ctx, &request{fn: fn, relaxed: true})
+	return s.committer.queue.Write(ctx, &commit.Request{Fn: fn, Relaxed: true})
 }
 
 // Read runs fn on a snapshot; see [store.Store]. It takes one of few connections: a Read within a
@@ -143,7 +144,7 @@ func (s *Store) Read(ctx context.Context, fn func(r store.Reader) error) error {
 	case <-ctx.Done():
 		return ctx.Err()
 	case <-s.closed:
-		return errClosed()
+		return commit.ErrClosed()
 	}
 	defer func() { s.pool <- c }()
 	defer c.rollback()
@@ -177,17 +178,13 @@ func (s *Store) Close() error { return s.close() }
 
 func (s *Store) shut() error {
 	var errs []error
-	if s.commit != nil {
-		s.commit.stop()
+	if s.committer != nil {
+		s.committer.queue.Close()
 		close(s.closed)
 		for range s.opened {
 			errs = append(errs, (<-s.pool).close())
 		}
-		errs = append(errs, s.commit.conn.close())
+		errs = append(errs, s.committer.conn.close())
 	}
-	return errors.Join(append(errs, s.folder.close())...)
-}
-
-func errClosed() error {
-	return fault.New(fault.ServiceUnavailable, "the server is shutting down")
+	return errors.Join(append(errs, s.folder.Close())...)
 }

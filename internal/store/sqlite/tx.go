@@ -1,12 +1,8 @@
 package sqlite
 
 import (
-	"fmt"
-	"runtime"
-	"runtime/debug"
-
-	"github.com/scaivault/scaivault/internal/fault"
 	"github.com/scaivault/scaivault/internal/store"
+	"github.com/scaivault/scaivault/internal/store/commit"
 )
 
 // state is what a failed function's undo restores in memory, as the rollback does on disk.
@@ -14,7 +10,7 @@ type state struct {
 	rev     int64 // of the configuration
 	seq     int64 // of the audit chain's last entry
 	mac     []byte
-	changes changes
+	changes store.Changes
 	counts  []store.LeaseCount // what the counters have moved by and do not say yet
 	fences  map[string]int64   // the newest fence of the tenants asked for; replaced, never changed
 }
@@ -37,7 +33,7 @@ var _ store.Tx = (*tx)(nil)
 func (t *tx) run(fn func(store.Tx) error) (spoiled bool, err error) {
 	before := t.state
 	t.wrote, t.moved = false, false
-	err = protect(fn, t)
+	err = commit.Run(fn, t)
 	if err != nil {
 		t.state = before
 	}
@@ -56,24 +52,6 @@ func (t *tx) run(fn func(store.Tx) error) (spoiled bool, err error) {
 		return false, lost
 	}
 	return false, err
-}
-
-// protect turns a panic into an error, whose cause tells the place. A panic's value is shown only
-// if it is the runtime's: another may hold a secret.
-func protect(fn func(store.Tx) error, t *tx) (err error) {
-	defer func() {
-		p := recover()
-		if p == nil {
-			return
-		}
-		why := fmt.Sprintf("%T", p)
-		if e, ok := p.(runtime.Error); ok {
-			why = e.Error()
-		}
-		err = fault.New(fault.InternalError, "internal error").
-			Because(fmt.Errorf("panic in a transaction: %s\n%s", why, debug.Stack()))
-	}()
-	return fn(t)
 }
 
 // write runs a statement that changes something.
