@@ -18,7 +18,7 @@ var planted = []struct {
 	edits []edit
 }{
 	{name: "intent after the source", edits: []edit{{"issue.go",
-		"	if err := m.intend(ctx, i); err != nil {\n		return err\n	}\n	m.metrics.IssueStep(i.engine.Name, \"intent\", time.Since(begun))\n\n	begun, ctx = time.Now(), context.WithoutCancel(ctx)\n	recipe, err := m.atSource(ctx, i)\n",
+		"	if err := m.intend(ctx, i); err != nil {\n		return err\n	}\n	failpoint.Hit(failpoint.F2)\n	m.metrics.IssueStep(i.engine.Name, \"intent\", time.Since(begun))\n\n	begun, ctx = time.Now(), context.WithoutCancel(ctx)\n	recipe, err := m.atSource(ctx, i)\n",
 		"	ctx = context.WithoutCancel(ctx)\n	recipe, err := m.atSource(ctx, i)\n	if intent := m.intend(ctx, i); intent != nil {\n		return intent\n	}\n"}}},
 	{name: "a confirmation overrules a revocation", run: "TestRevokeWhileIssuing", edits: []edit{
 		{"issue.go", "case api.LeaseIssuing, api.LeaseActive: // active: a recovery was faster", "case api.LeaseIssuing, api.LeaseActive, api.LeaseRevoking:"},

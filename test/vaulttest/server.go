@@ -26,16 +26,18 @@ const (
 	pollInterval = 5 * time.Millisecond
 )
 
-// Server is one `scaivault dev` with its own folder. Its address stays the same
-// over restarts; its administrator's token does not.
+// Server is one `scaivault dev` with its own folder, or one node of a shared
+// store. Its address stays the same over restarts; the token of dev's
+// administrator does not.
 type Server struct {
 	URL string
 	Dir string // the data folder
 
 	addr, metricsAddr string
-	env               []string
+	arguments, env    []string
 	program           string
 	output            buffer
+	ready             func() (token string) // "" while it is not
 
 	mu     sync.Mutex
 	token  string
@@ -47,8 +49,23 @@ type Server struct {
 // are its settings, NAME=value; rate limits are off unless they say otherwise.
 func Start(t TB, env ...string) *Server {
 	t.Helper()
+	return StartProgram(t, Program(t), env...)
+}
+
+// StartProgram is Start of another program, such as Failing.
+func StartProgram(t TB, program string, env ...string) *Server {
+	t.Helper()
+	s := newServer(t, program, env)
+	s.arguments = []string{"dev", "--data", s.Dir, "--addr", s.addr}
+	s.ready = s.devToken
+	s.Run(t)
+	return s
+}
+
+func newServer(t TB, program string, env []string) *Server {
+	t.Helper()
 	s := &Server{
-		addr: freeAddr(t), metricsAddr: freeAddr(t), program: Program(t),
+		addr: freeAddr(t), metricsAddr: freeAddr(t), program: program,
 		Dir: filepath.Join(t.TempDir(), "vault"),
 	}
 	s.URL = "http://" + s.addr
@@ -61,7 +78,6 @@ func Start(t TB, env ...string) *Server {
 			s.Kill(t)
 		}
 	})
-	s.Run(t)
 	return s
 }
 
@@ -69,22 +85,22 @@ func Start(t TB, env ...string) *Server {
 // returns when it is ready.
 func (s *Server) Run(t TB) {
 	t.Helper()
-	if err := s.run(); err != nil {
+	if err := s.TryRun(); err != nil {
 		t.Fatalf("start scaivault: %v; its output: %s", err, s.Output())
 	}
 }
 
-func (s *Server) run() error {
+// TryRun is Run for a server that may find its store away.
+func (s *Server) TryRun() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.cmd != nil {
 		return errors.New("it is running")
 	}
-	ready := filepath.Join(s.Dir, "dev.json")
-	if err := os.Remove(ready); err != nil && !errors.Is(err, os.ErrNotExist) {
+	if err := os.Remove(s.devFile()); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return err
 	}
-	cmd := exec.Command(s.program, "dev", "--data", s.Dir, "--addr", s.addr) //nolint:noctx // ended by Kill and Stop
+	cmd := exec.Command(s.program, s.arguments...) //nolint:noctx // ended by Kill and Stop
 	cmd.Env = s.env
 	cmd.Stdout, cmd.Stderr = &s.output, &s.output
 	// A test that dies takes its servers along.
@@ -97,7 +113,7 @@ func (s *Server) run() error {
 		_ = cmd.Wait() // whoever waits reads the state
 		close(exited)
 	}()
-	token, err := awaitReady(ready, exited)
+	token, err := awaitReady(s.ready, exited)
 	if err != nil {
 		_ = cmd.Process.Kill()
 		<-exited
@@ -107,12 +123,11 @@ func (s *Server) run() error {
 	return nil
 }
 
-// awaitReady reads the file that the server writes once it is ready.
-func awaitReady(path string, exited <-chan struct{}) (token string, err error) {
+// awaitReady asks until ready answers a token.
+func awaitReady(ready func() (token string), exited <-chan struct{}) (token string, err error) {
 	for deadline := time.Now().Add(startTimeout); time.Now().Before(deadline); {
-		var dev struct{ Token string }
-		if text, err := os.ReadFile(path); err == nil && json.Unmarshal(text, &dev) == nil && dev.Token != "" {
-			return dev.Token, nil
+		if token := ready(); token != "" {
+			return token, nil
 		}
 		select {
 		case <-exited:
@@ -121,6 +136,37 @@ func awaitReady(path string, exited <-chan struct{}) (token string, err error) {
 		}
 	}
 	return "", errors.New("it is not ready")
+}
+
+func (s *Server) devFile() string { return filepath.Join(s.Dir, "dev.json") }
+
+// devToken is in the file that dev writes once it is ready.
+func (s *Server) devToken() string {
+	var dev struct{ Token string }
+	if text, err := os.ReadFile(s.devFile()); err != nil || json.Unmarshal(text, &dev) != nil {
+		return ""
+	}
+	return dev.Token
+}
+
+// serving is the token of the store's first administrator once the node answers.
+func (s *Server) serving() string {
+	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+	defer cancel()
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, s.URL+"/v1/health", nil)
+	if err != nil {
+		return ""
+	}
+	answer, err := (&http.Client{}).Do(request)
+	if err != nil {
+		return ""
+	}
+	_ = answer.Body.Close()
+	if s.token != "" || answer.StatusCode != http.StatusOK {
+		return s.token
+	}
+	text, _ := os.ReadFile(filepath.Join(s.Dir, "bootstrap-token"))
+	return string(bytes.TrimSpace(text))
 }
 
 // Kill is kill -9.
@@ -149,6 +195,18 @@ func (s *Server) Signal(t TB, signal syscall.Signal) {
 	}
 	if err := cmd.Process.Signal(signal); err != nil && !errors.Is(err, os.ErrProcessDone) {
 		t.Fatalf("signal scaivault: %v", err)
+	}
+}
+
+// AwaitDeath waits for the end of a server that was armed to kill itself.
+func (s *Server) AwaitDeath(t TB) {
+	t.Helper()
+	state, err := s.wait()
+	if err != nil {
+		t.Fatalf("wait for scaivault to die: %v", err)
+	}
+	if status, ok := state.Sys().(syscall.WaitStatus); !ok || status.Signal() != syscall.SIGKILL {
+		t.Fatalf("scaivault was to be killed and ended with %v; its output: %s", state, s.Output())
 	}
 }
 

@@ -28,24 +28,39 @@ func Program(t TB) string {
 	if path := os.Getenv("SCAIVAULT_TEST_PROGRAM"); path != "" {
 		return path
 	}
-	program.once.Do(func() { program.path, program.err = build() })
-	if program.err != nil {
-		t.Fatalf("build the program: %v", program.err)
-	}
-	return program.path
+	return program.built(t, "")
 }
 
-// program outlives a test: a test binary has no other place for it.
-var program struct {
+// Failing is Program with the points at which a test kills or delays it
+// (internal/failpoint): the same source, built with the tag that has them.
+func Failing(t TB) string {
+	t.Helper()
+	return failing.built(t, "failpoint")
+}
+
+// program and failing outlive a test: a test binary has no other place for them.
+var program, failing binary
+
+// binary is built at most once.
+type binary struct {
 	once sync.Once
 	path string
 	err  error
 }
 
+func (b *binary) built(t TB, tag string) string {
+	t.Helper()
+	b.once.Do(func() { b.path, b.err = build(tag) })
+	if b.err != nil {
+		t.Fatalf("build the program: %v", b.err)
+	}
+	return b.path
+}
+
 // build puts the program into the git-ignored .cache, where the next build is
 // a quick one. It appears by a rename: other test binaries may be running the
 // former.
-func build() (string, error) {
+func build(tag string) (string, error) {
 	root, err := checkout()
 	if err != nil {
 		return "", err
@@ -54,16 +69,16 @@ func build() (string, error) {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return "", err
 	}
-	partial := filepath.Join(dir, fmt.Sprintf("scaivault.%d", os.Getpid()))
+	final := filepath.Join(dir, "scaivault"+tag)
+	partial := fmt.Sprintf("%s.%d", final, os.Getpid())
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Minute)
 	defer cancel()
-	cmd := exec.CommandContext(ctx, "go", "build", "-o", partial, "./cmd/scaivault")
+	cmd := exec.CommandContext(ctx, "go", "build", "-tags", tag, "-o", partial, "./cmd/scaivault")
 	cmd.Dir = root
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return "", fmt.Errorf("go build: %w: %s", err, out)
 	}
-	final := filepath.Join(dir, "scaivault")
 	return final, os.Rename(partial, final)
 }
 
