@@ -60,6 +60,11 @@ type Reader interface {
 	// Now is the store's clock: the machine's in the embedded store, the database's in the shared.
 	Now() time.Time
 
+	// Alive tells whether the process that runs the node in that epoch still does: the node has begun
+	// no newer one, and where there are others, gave a sign of life in the last 5 s of the store's
+	// clock. What a node that is not alive had begun, others may take over.
+	Alive(node string, epoch int64) (bool, error)
+
 	// ConfigRev is the revision of the configuration in this snapshot.
 	ConfigRev() int64
 
@@ -101,6 +106,15 @@ type Reader interface {
 	SecretVersions(tenant, path string) ([]*SecretVersion, error)
 	// Secrets lists by path prefix (a whole number of segments, or "") after a path.
 	Secrets(tenant, prefix, after string, limit int) ([]*Secret, error)
+	// SecretsToRotate are the secrets of every tenant that the scheduler must look at, due or not,
+	// the earliest first. SecretsOfPolicy are those of a rotation policy after a path,
+	// RotationCounts how many each policy of the tenant has.
+	SecretsToRotate(limit int) ([]*Secret, error)
+	SecretsOfPolicy(tenant, policyID, after string, limit int) ([]*Secret, error)
+	RotationCounts(tenant string) (map[string]int64, error)
+	// RotationsDue tells how many secrets have a value that was to be replaced by now, and since
+	// when the longest.
+	RotationsDue(now time.Time) (n int64, oldest time.Time, err error)
 
 	// AuditEntries lists entries, newest first, from before the Pos given (0: from the newest).
 	AuditEntries(f AuditFilter, before int64, limit int) ([]*AuditRow, error)
@@ -158,6 +172,9 @@ type Tx interface {
 	PutSecretVersion(v *SecretVersion) error
 	DeleteSecret(tenant, path string) error
 	DeleteSecretVersion(tenant, path string, version int) error
+	// RescheduleSecrets makes the scheduler look at every secret of a rotation policy at the moment
+	// given.
+	RescheduleSecrets(tenant, policyID string, at time.Time) error
 
 	// Audit appends the entry to this node's chain. It fills ID and Timestamp when empty.
 	Audit(tenant string, e *api.AuditEntry) error

@@ -39,6 +39,15 @@ func (s *Store) snapshot(session *session) (*reader, error) {
 // Now is the database's clock at the beginning of the transaction.
 func (r *reader) Now() time.Time { return r.now }
 
+// Alive tells whether the node gave a sign of life lately, in that epoch. A sign from the future, by
+// a clock that was set back since, is none.
+func (r *reader) Alive(node string, epoch int64) (alive bool, err error) {
+	now := micros(r.now)
+	_, err = r.one("SELECT true FROM beats WHERE node = $1 AND epoch = $2 AND at > $3 AND at < $4",
+		[]any{node, epoch, now - silence.Microseconds(), now + silence.Microseconds()}, &alive)
+	return alive, err
+}
+
 // ConfigRev is the revision of the configuration in this snapshot.
 func (r *reader) ConfigRev() int64 { return r.rev }
 

@@ -18,6 +18,11 @@ var _ store.Reader = (*reader)(nil)
 // Now is the machine's clock.
 func (r *reader) Now() time.Time { return time.Now().UTC().Truncate(time.Microsecond) }
 
+// Alive tells whether it is this process: there is no other.
+func (r *reader) Alive(node string, epoch int64) (bool, error) {
+	return node == r.node && epoch == r.epoch, nil
+}
+
 // ConfigRev is the revision of the configuration in this snapshot.
 func (r *reader) ConfigRev() int64 {
 	var rev int64
