@@ -18,6 +18,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/scaivault/scaivault/client"
+	"github.com/scaivault/scaivault/engine"
 )
 
 // Process is what a command sees of the world.
@@ -28,6 +29,8 @@ type Process struct {
 	In      io.Reader
 	Out     io.Writer
 	Err     io.Writer
+	// Engines are kinds of sources besides the built-in ones.
+	Engines []engine.Type
 }
 
 // app is what the commands of one run share.

@@ -202,7 +202,7 @@ func (a *app) serve(ctx context.Context, c *config.Config, dev bool, ready func(
 	defer stop()
 	version := build(a.Version)
 	n, err := node.Start(ctx, c, node.Options{
-		Logger: a.logger(c), Version: version.Version, Commit: version.Commit, Dev: dev,
+		Logger: a.logger(c), Version: version.Version, Commit: version.Commit, Engines: a.Engines, Dev: dev,
 	})
 	if err != nil {
 		return err

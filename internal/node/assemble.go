@@ -53,7 +53,7 @@ func (n *Node) assemble(ctx context.Context, o Options, metricsListener net.List
 
 	secrets := secret.New(p.store, door, keys)
 	sources := source.New(source.Config{
-		Store: p.store, Door: door, Secrets: secrets, Keys: keys, EndBindings: access.EndBindings, Types: builtin.Types(),
+		Store: p.store, Door: door, Secrets: secrets, Keys: keys, EndBindings: access.EndBindings, Types: append(builtin.Types(), o.Engines...),
 		Namer: statement.NewNamer(p.store.Installation(), nameKey, nil), Dial: n.dialer(metricsListener).DialContext, Logger: n.log,
 	})
 	leases := lease.New(lease.Config{Store: p.store, Door: door, Sources: sources, Metrics: p.metrics, Logger: n.log})

@@ -11,6 +11,7 @@ import (
 	"slices"
 	"sync"
 
+	"github.com/scaivault/scaivault/engine"
 	"github.com/scaivault/scaivault/internal/config"
 	"github.com/scaivault/scaivault/internal/identity"
 	"github.com/scaivault/scaivault/internal/statement"
@@ -20,6 +21,8 @@ import (
 type Options struct {
 	Logger          *slog.Logger
 	Version, Commit string
+	// Engines are kinds of sources besides the built-in ones.
+	Engines []engine.Type
 	// Dev makes an administrator's token at each start, which Token answers, and revokes the one
 	// of the start before. No bootstrap token is written.
 	Dev bool

@@ -22,6 +22,13 @@ type openedStore interface {
 	SetChain(chain store.Chain)
 }
 
+// OpenStore opens the store of a server as the server itself does, for a tool that works on it while
+// the server does not run.
+func OpenStore(ctx context.Context, c *config.Config, log *slog.Logger) (store.Store, error) {
+	st, _, _, err := openStore(ctx, c, log)
+	return st, err
+}
+
 // openStore opens the store with the key that its data were sealed by. Where it finds data and no
 // key, or another one, it changes nothing.
 func openStore(ctx context.Context, c *config.Config, log *slog.Logger) (store.Store, *seal.File, *seal.Keyring, error) {
