@@ -62,6 +62,7 @@ type Ask struct {
 	Category Category       // the rate limit that it counts against
 	Any      []Right        // it is allowed when any of these holds; empty: every authenticated caller
 	Extra    map[string]any // allow-listed values for extra_data; never a secret
+	Looks    bool           // it changes nothing although its Action could: served in quarantine, too
 }
 
 // Category is a rate limit's: api.md section 0 gives the defaults per minute.

@@ -146,7 +146,7 @@ func (p *Pass) decide(ctx context.Context) error {
 			return err
 		}
 	}
-	return nil
+	return serves(cfg, p.ask)
 }
 
 // refused records that the request failed and returns why. It is recorded even if the caller is

@@ -17,6 +17,7 @@ import (
 
 	"github.com/scaivault/scaivault/internal/access"
 	"github.com/scaivault/scaivault/internal/metrics"
+	"github.com/scaivault/scaivault/internal/quarantine"
 	"github.com/scaivault/scaivault/internal/source"
 	"github.com/scaivault/scaivault/internal/store"
 )
@@ -141,6 +142,9 @@ func (m *Manager) schedule() {
 func (m *Manager) look() time.Time {
 	next := time.Now().Add(time.Minute)
 	m.sleeping.Store(awake)
+	if err := quarantine.Check(m.store.Config()); err != nil {
+		return next // whoever ends the quarantine kicks
+	}
 	if err := m.markFences(m.ctx); err != nil && m.ctx.Err() == nil {
 		m.log.Error("fences could not be marked, trying again", "error", err)
 		next = time.Now().Add(time.Second)

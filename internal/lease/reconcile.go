@@ -10,6 +10,7 @@ import (
 	"github.com/scaivault/scaivault/engine"
 	"github.com/scaivault/scaivault/internal/access"
 	"github.com/scaivault/scaivault/internal/fault"
+	"github.com/scaivault/scaivault/internal/quarantine"
 	"github.com/scaivault/scaivault/internal/source"
 	"github.com/scaivault/scaivault/internal/store"
 )
@@ -24,7 +25,7 @@ const orphanAge = 10 * time.Minute
 func (m *Manager) Reconcile(ctx context.Context, c *access.Caller, engineName string, dryRun bool) (*api.ReconcileResult, error) {
 	pass, err := m.door.Admit(ctx, c, access.Ask{Action: "dynamic_engine_update", Category: access.CategoryDynamicAdmin, Path: "dynamic/" + engineName,
 		Any:   []access.Right{{Scope: access.ScopeDynamicManage, Permission: "dynamic:manage", Path: "dynamic/" + engineName}},
-		Extra: map[string]any{"engine": engineName, "reconcile": true, "dry_run": dryRun}})
+		Extra: map[string]any{"engine": engineName, "reconcile": true, "dry_run": dryRun}, Looks: dryRun})
 	if err != nil {
 		return nil, err
 	}
@@ -148,7 +149,7 @@ func (m *Manager) lookAgain(ctx context.Context, id string) error {
 }
 
 // remember keeps when each orphan of the engine was first seen, and tells which were seen at least
-// orphanAge ago. What is no orphan any more is forgotten. What is about to be removed is recorded
+// orphanAge ago, none while the store is fresh from a restore. What is no orphan any more is forgotten. What is about to be removed is recorded
 // first (law L7).
 func (m *Manager) remember(ctx context.Context, pass *access.Pass, e *source.Engine, orphans []engine.Account, dryRun bool) (old map[string]bool, err error) {
 	key := "orphans/" + e.ID
@@ -166,13 +167,17 @@ func (m *Manager) remember(ctx context.Context, pass *access.Pass, e *source.Eng
 		old = map[string]bool{}
 		var removing []string
 		now := tx.Now()
+		may, err := quarantine.MayRemove(m.store.Config(), now)
+		if err != nil {
+			return err
+		}
 		for _, a := range orphans {
 			seen, ok := before[a.Username]
 			if !ok {
 				seen = now
 			}
 			first[a.Username] = seen
-			if old[a.Username] = now.Sub(seen) >= orphanAge; old[a.Username] && !dryRun {
+			if old[a.Username] = may && now.Sub(seen) >= orphanAge; old[a.Username] && !dryRun {
 				removing = append(removing, a.Username)
 			}
 		}

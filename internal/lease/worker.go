@@ -11,6 +11,7 @@ import (
 	"github.com/scaivault/scaivault/engine"
 	"github.com/scaivault/scaivault/internal/failpoint"
 	"github.com/scaivault/scaivault/internal/fault"
+	"github.com/scaivault/scaivault/internal/quarantine"
 	"github.com/scaivault/scaivault/internal/source"
 	"github.com/scaivault/scaivault/internal/store"
 )
@@ -103,6 +104,10 @@ func (m *Manager) rest(w *worker) bool {
 func (m *Manager) claim(engineID string, limit int) (rows []*store.Lease, err error) {
 	no := m.claimNo.Add(1)
 	err = m.store.Write(m.ctx, func(tx store.Tx) error {
+		rows = nil
+		if quarantine.Check(m.store.Config()) != nil {
+			return nil // all of it stays due
+		}
 		now := tx.Now()
 		rows, err = tx.ClaimDue(engineID, now, limit, store.Claim{Node: m.store.Node(), Epoch: m.store.Epoch(), No: no,
 			Until: now.Add(m.claimFor(engineID))})

@@ -7,6 +7,7 @@ import (
 
 	"github.com/scaivault/scaivault/api"
 	"github.com/scaivault/scaivault/internal/access"
+	"github.com/scaivault/scaivault/internal/quarantine"
 	"github.com/scaivault/scaivault/internal/secret"
 	"github.com/scaivault/scaivault/internal/store"
 )
@@ -43,6 +44,9 @@ func (r *retention) run(ctx context.Context) {
 
 // trim works in small transactions until nothing is left to trim.
 func (r *retention) trim(ctx context.Context) error {
+	if quarantine.Check(r.store.Config()) != nil {
+		return nil // what is past its keeping stays, until this is the only copy
+	}
 	for {
 		var n int
 		err := r.store.Write(ctx, func(tx store.Tx) (err error) {

@@ -58,6 +58,19 @@ func Check(cfg *store.Config) error {
 		With("quarantine", s.Reason)
 }
 
+// settling is how long after a restore accounts that no lease bears are only listed: what the store
+// forgot may be in somebody's hands.
+const settling = 24 * time.Hour
+
+// MayRemove tells whether accounts that no lease bears may be removed at their source.
+func MayRemove(cfg *store.Config, now time.Time) (bool, error) {
+	s, err := Of(cfg)
+	if err != nil || s == nil {
+		return err == nil, err
+	}
+	return !s.Active && (s.Restored == nil || now.Sub(*s.Restored) >= settling), nil
+}
+
 // Put writes the state, in the caller's transaction, over whatever was there.
 func Put(tx store.Tx, s *State) error {
 	doc, err := json.Marshal(s)
