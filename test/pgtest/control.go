@@ -25,6 +25,22 @@ func (s *Server) Crash(t TB) {
 	}
 }
 
+// Kill is kill -9 of every process of the server: nothing is written any more.
+func (s *Server) Kill(t TB) {
+	t.Helper()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.postmaster == nil {
+		t.Fatalf("kill postgresql: it is not running")
+		return
+	}
+	if err := s.postmaster.freeze(); err != nil {
+		t.Fatalf("kill postgresql: %v", err)
+	}
+	s.postmaster.slay()
+	s.postmaster = nil
+}
+
 // Start starts a stopped server again, on the same port.
 func (s *Server) Start(t TB) {
 	t.Helper()

@@ -78,6 +78,8 @@ func TestStopAndCrashKeepPortAndData(t *testing.T) {
 	s.Exec(t, "INSERT INTO kept VALUES ($1)", 1)
 	s.Crash(t)
 	s.Start(t)
+	s.Kill(t)
+	s.Start(t)
 	s.Restart(t)
 	var n int
 	if err := s.Superuser(t).QueryRow(t.Context(), "SELECT n FROM kept").Scan(&n); err != nil || n != 1 {

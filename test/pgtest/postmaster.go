@@ -118,6 +118,11 @@ func (p *postmaster) kill() {
 		return
 	case <-time.After(killPatience):
 	}
+	p.slay()
+}
+
+// slay kills every process with SIGKILL. Frozen ones fork no more.
+func (p *postmaster) slay() {
 	for _, pid := range append(p.children(), p.pid) {
 		_ = syscall.Kill(pid, syscall.SIGKILL)
 	}
