@@ -226,6 +226,12 @@ type Secret struct {
 	// DeletedAt is set for a soft-deleted secret, RecoverableUntil with it.
 	DeletedAt        *time.Time
 	RecoverableUntil *time.Time
+	// RotationPolicy is the id of the policy that it is rotated by, "" for none. RotateAt is the
+	// moment until when the policy wants another value; RotateDueAt when the scheduler must look at
+	// the secret next, nil when nobody must.
+	RotationPolicy string
+	RotateAt       *time.Time
+	RotateDueAt    *time.Time
 }
 
 // SecretVersion is one version of a secret: sealed data, bound to tenant, path and version.

@@ -9,7 +9,7 @@ import (
 )
 
 const secretColumns = `tenant, path, type, version, versions, doc, created_at, updated_at,
-	expires_at, deleted_at, recoverable_until`
+	expires_at, deleted_at, recoverable_until, rotation_policy, rotate_at, rotate_due_at`
 
 // secretKey names a secret.
 type secretKey struct{ tenant, path string }
@@ -19,13 +19,14 @@ func (r *reader) secrets(q condition, order string, each func(s *store.Secret, w
 		s := &store.Secret{}
 		var doc string
 		var writes, created, updated int64
-		var expires, deleted, recoverable *int64
+		var expires, deleted, recoverable, rotate, due *int64
 		if err := scan(&s.Tenant, &s.Path, &s.Type, &s.Version, &s.Versions, &doc, &created, &updated,
-			&expires, &deleted, &recoverable, &writes); err != nil {
+			&expires, &deleted, &recoverable, &s.RotationPolicy, &rotate, &due, &writes); err != nil {
 			return err
 		}
 		s.Doc, s.CreatedAt, s.UpdatedAt = json.RawMessage(doc), moment(created), moment(updated)
 		s.ExpiresAt, s.DeletedAt, s.RecoverableUntil = momentOrNil(expires), momentOrNil(deleted), momentOrNil(recoverable)
+		s.RotateAt, s.RotateDueAt = momentOrNil(rotate), momentOrNil(due)
 		each(s, writes)
 		return nil
 	})
@@ -117,8 +118,9 @@ func (t *tx) Secret(tenant, path string) (*store.Secret, error) {
 // it was, so that two nodes do not both write the next version.
 func (t *tx) PutSecret(s *store.Secret) error {
 	args := []any{s.Tenant, s.Path, s.Type, s.Version, s.Versions, string(s.Doc), micros(s.CreatedAt), micros(s.UpdatedAt),
-		microsOrNull(s.ExpiresAt), microsOrNull(s.DeletedAt), microsOrNull(s.RecoverableUntil), micros(t.now)}
-	const insert = "INSERT INTO secrets (" + secretColumns + ", writes) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12) ON CONFLICT (tenant, path) "
+		microsOrNull(s.ExpiresAt), microsOrNull(s.DeletedAt), microsOrNull(s.RecoverableUntil),
+		s.RotationPolicy, microsOrNull(s.RotateAt), microsOrNull(s.RotateDueAt), micros(t.now)}
+	const insert = "INSERT INTO secrets (" + secretColumns + ", writes) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15) ON CONFLICT (tenant, path) "
 	key := secretKey{s.Tenant, s.Path}
 	writes, read := t.secretWrites[key]
 	switch {
@@ -133,13 +135,14 @@ func (t *tx) PutSecret(s *store.Secret) error {
 	case writes == 0:
 		return t.guarded(insert+"DO NOTHING", args...)
 	default:
-		return t.guarded(insert+"DO UPDATE SET "+secretSet+" WHERE secrets.writes = $13", append(args, writes)...)
+		return t.guarded(insert+"DO UPDATE SET "+secretSet+" WHERE secrets.writes = $16", append(args, writes)...)
 	}
 }
 
 const secretSet = `type = excluded.type, version = excluded.version, versions = excluded.versions, doc = excluded.doc,
 	created_at = excluded.created_at, updated_at = excluded.updated_at, expires_at = excluded.expires_at,
-	deleted_at = excluded.deleted_at, recoverable_until = excluded.recoverable_until, writes = secrets.writes + 1`
+	deleted_at = excluded.deleted_at, recoverable_until = excluded.recoverable_until,
+	rotation_policy = excluded.rotation_policy, rotate_at = excluded.rotate_at, rotate_due_at = excluded.rotate_due_at, writes = secrets.writes + 1`
 
 // PutSecretVersion writes one version.
 func (t *tx) PutSecretVersion(v *store.SecretVersion) error {

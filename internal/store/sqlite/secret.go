@@ -9,20 +9,21 @@ import (
 )
 
 const secretColumns = `tenant, path, type, version, versions, doc, created_at, updated_at,
-	expires_at, deleted_at, recoverable_until`
+	expires_at, deleted_at, recoverable_until, rotation_policy, rotate_at, rotate_due_at`
 
 func (r *reader) secrets(where string, args ...any) ([]*store.Secret, error) {
 	var secrets []*store.Secret
 	err := r.conn.each("SELECT "+secretColumns+" FROM secrets WHERE "+where, args, func(scan scanFunc) error {
 		s := &store.Secret{}
 		var created, updated int64
-		var expires, deleted, recoverable sql.NullInt64
+		var expires, deleted, recoverable, rotate, due sql.NullInt64
 		if err := scan(&s.Tenant, &s.Path, &s.Type, &s.Version, &s.Versions, (*[]byte)(&s.Doc), &created, &updated,
-			&expires, &deleted, &recoverable); err != nil {
+			&expires, &deleted, &recoverable, &s.RotationPolicy, &rotate, &due); err != nil {
 			return err
 		}
 		s.CreatedAt, s.UpdatedAt = moment(created), moment(updated)
 		s.ExpiresAt, s.DeletedAt, s.RecoverableUntil = momentOrNil(expires), momentOrNil(deleted), momentOrNil(recoverable)
+		s.RotateAt, s.RotateDueAt = momentOrNil(rotate), momentOrNil(due)
 		secrets = append(secrets, s)
 		return nil
 	})
@@ -95,9 +96,10 @@ func (r *reader) SecretVersions(tenant, path string) ([]*store.SecretVersion, er
 
 // PutSecret writes a secret's state.
 func (t *tx) PutSecret(s *store.Secret) error {
-	return t.write("INSERT OR REPLACE INTO secrets ("+secretColumns+") VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+	return t.write("INSERT OR REPLACE INTO secrets ("+secretColumns+") VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
 		s.Tenant, s.Path, s.Type, s.Version, s.Versions, string(s.Doc), micros(s.CreatedAt), micros(s.UpdatedAt),
-		microsOrNull(s.ExpiresAt), microsOrNull(s.DeletedAt), microsOrNull(s.RecoverableUntil))
+		microsOrNull(s.ExpiresAt), microsOrNull(s.DeletedAt), microsOrNull(s.RecoverableUntil),
+		s.RotationPolicy, microsOrNull(s.RotateAt), microsOrNull(s.RotateDueAt))
 }
 
 // PutSecretVersion writes one version.

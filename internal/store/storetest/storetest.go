@@ -55,6 +55,8 @@ func Run(t *testing.T, open Opener) {
 		{"Fences/Targets", fenceTargets},
 		{"Secrets/Versions", secretVersions},
 		{"Secrets/List", secretList},
+		{"Secrets/Rotation", secretRotation},
+		{"Secrets/RotationTaken", secretRotationTaken},
 		{"Audit/Chain", auditChain},
 		{"Audit/Filters", auditFilters},
 		{"Audit/Trim", auditTrim},
