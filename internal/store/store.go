@@ -33,6 +33,11 @@ type Store interface {
 	// Read runs fn on one consistent snapshot. It never waits for writers.
 	Read(ctx context.Context, fn func(r Reader) error) error
 
+	// Export hands all that the store holds to fn, one record after the other, of one consistent
+	// snapshot, while others write: they do not wait, and only a page of rows is in memory. An error
+	// of fn ends it and is returned as it is. What it gives, the Import of either store takes.
+	Export(ctx context.Context, fn func(r *Record) error) error
+
 	// Config is the configuration as of the last commit: immutable, cheap to ask for.
 	Config() *Config
 

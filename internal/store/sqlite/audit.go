@@ -32,14 +32,17 @@ func (t *tx) Audit(tenant string, e *api.AuditEntry) error {
 	}
 	row := store.AuditRow{Node: t.node, Seq: t.state.seq + 1, Tenant: tenant, Raw: raw}
 	row.MAC = (*chain)(t.state.mac, store.AuditMessage(&row))
-	err = t.write(`INSERT INTO audit (seq, tenant, at, action, identity_id, path, success, raw, mac)
-		VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)`, row.Seq, tenant, micros(e.Timestamp),
-		e.Action, e.IdentityID, e.SecretPath, flag(e.Success), string(raw), row.MAC)
-	if err != nil {
+	if err := t.insertAudit(&row, e); err != nil {
 		return err
 	}
 	t.state.seq, t.state.mac = row.Seq, row.MAC
 	return nil
+}
+
+func (t *tx) insertAudit(row *store.AuditRow, e *api.AuditEntry) error {
+	return t.write(`INSERT INTO audit (seq, tenant, at, action, identity_id, path, success, raw, mac)
+		VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)`, row.Seq, row.Tenant, micros(e.Timestamp),
+		e.Action, e.IdentityID, e.SecretPath, flag(e.Success), string(row.Raw), row.MAC)
 }
 
 // rows reads entries of a condition.
