@@ -1,5 +1,7 @@
 package api
 
+import "time"
+
 // Health answers as long as the process runs.
 type Health struct {
 	Status  string `json:"status"` // "ok"
@@ -8,7 +10,7 @@ type Health struct {
 
 // Readiness tells whether requests can be served, check by check: "ok" or why not.
 type Readiness struct {
-	Status string            `json:"status"` // "ready" or "not_ready"
+	Status string            `json:"status"` // "ready", "not_ready", or "quarantine": only looks are served
 	Checks map[string]string `json:"checks"`
 }
 
@@ -21,6 +23,24 @@ type DetailedHealth struct {
 	UptimeSeconds int64             `json:"uptime_seconds"`
 	Checks        map[string]string `json:"checks"`
 	Engines       []EngineSummary   `json:"engines"`
+	Quarantine    *Quarantine       `json:"quarantine"` // null when the store never was in any
+}
+
+// Quarantine is the state of a store that may not be the newest copy of itself: while it is active
+// nothing is issued, renewed, revoked or removed.
+type Quarantine struct {
+	Active     bool       `json:"active"`
+	Reason     string     `json:"reason"` // "restored", "older_copy" or "damaged"
+	Detail     string     `json:"detail,omitempty"`
+	Since      time.Time  `json:"since"`
+	RestoredAt *time.Time `json:"restored_at,omitempty"`
+	ResumedAt  *time.Time `json:"resumed_at,omitempty"`
+	ResumedBy  string     `json:"resumed_by,omitempty"`
+}
+
+// ResumeRequest ends the quarantine: OnlyCopy states that no other copy of the store goes on.
+type ResumeRequest struct {
+	OnlyCopy bool `json:"only_copy"`
 }
 
 // EngineSummary is an engine's state as last known, without asking the source.

@@ -27,6 +27,13 @@ func (c *Client) DetailedHealth(ctx context.Context) (api.DetailedHealth, error)
 	return get[api.DetailedHealth](ctx, c, nil, "health", "detailed")
 }
 
+// Resume ends the quarantine of a store that was restored or is an older copy.
+func (c *Client) Resume(ctx context.Context, r api.ResumeRequest) (api.Quarantine, error) {
+	var q api.Quarantine
+	_, err := c.do(ctx, request{method: http.MethodPost, path: []string{"sys", "resume"}, body: r, idempotent: true}, &q)
+	return q, err
+}
+
 // Version names the server's build.
 func (c *Client) Version(ctx context.Context) (api.Version, error) {
 	return get[api.Version](ctx, c, nil, "version")

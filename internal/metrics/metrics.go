@@ -105,6 +105,18 @@ func (m *Metrics) RevocationLag(late time.Duration) {
 	m.lag.Observe(late.Seconds())
 }
 
+// Quarantine makes the gauge of the store's state, read at each scrape. Call it once.
+func (m *Metrics) Quarantine(active func() bool) {
+	m.registry.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+		Name: "scaivault_quarantine", Help: "1 while the store is in quarantine: nothing is issued, renewed or revoked.",
+	}, func() float64 {
+		if active() {
+			return 1
+		}
+		return 0
+	}))
+}
+
 // Store tells how long a store operation took: "write", "read", "ping".
 func (m *Metrics) Store(operation string, took time.Duration) {
 	if m == nil {

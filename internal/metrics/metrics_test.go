@@ -16,6 +16,7 @@ func TestNames(t *testing.T) {
 	m.Engines(func() []metrics.EngineState {
 		return []metrics.EngineState{{Engine: "db", Healthy: true, Active: 7, Overdue: 3}, {Engine: "old"}}
 	})
+	m.Quarantine(func() bool { return true })
 	m.Request("GET", "secrets", 200, time.Millisecond)
 	m.Issued("db", "reader")
 	m.IssueStep("db", "issue", time.Millisecond)
@@ -34,6 +35,7 @@ func TestNames(t *testing.T) {
 		`scaivault_leases_generated_total{engine="db",role="reader"} 1`,
 		`scaivault_issue_duration_seconds_count{engine="db",step="issue"} 1`,
 		`scaivault_revocations_total{engine="db",outcome="revoked",reason="expired"} 1`,
+		`scaivault_quarantine 1`,
 		`scaivault_revocation_lag_seconds_count 1`,
 		`scaivault_db_latency_seconds_count{operation="write"} 1`,
 	} {

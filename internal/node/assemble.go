@@ -14,12 +14,14 @@ import (
 	"github.com/scaivault/scaivault/internal/identity"
 	"github.com/scaivault/scaivault/internal/lease"
 	"github.com/scaivault/scaivault/internal/metrics"
+	"github.com/scaivault/scaivault/internal/quarantine"
 	"github.com/scaivault/scaivault/internal/seal"
 	"github.com/scaivault/scaivault/internal/secret"
 	"github.com/scaivault/scaivault/internal/server"
 	"github.com/scaivault/scaivault/internal/source"
 	"github.com/scaivault/scaivault/internal/statement"
 	"github.com/scaivault/scaivault/internal/store"
+	"github.com/scaivault/scaivault/internal/witness"
 )
 
 // parts are what a node is made of.
@@ -63,10 +65,16 @@ func (n *Node) assemble(ctx context.Context, o Options, metricsListener net.List
 	p.identity = identity.New(identity.Config{Store: p.store, Door: door, Leases: leases, Logger: n.log})
 	trail := audit.New(audit.Config{Store: p.store, Door: door, Chain: audit.Chain(auditKey), Logger: n.log})
 
+	observer := witness.New(witness.Config{Store: p.store, Door: door, File: witnessFile(n.config), Resumed: leases.Kick, Logger: n.log})
+	if err := observer.Start(ctx); err != nil {
+		return nil, err
+	}
+	n.onClose(observer.Stop)
+	p.metrics.Quarantine(func() bool { return quarantine.Check(p.store.Config()) != nil })
 	p.metrics.Engines(func() []metrics.EngineState { return n.engineStates(sources) })
 	p.server = server.New(server.Config{
 		Services: server.Services{Secrets: secrets, Sources: sources, Leases: leases, Identities: p.identity,
-			Policies: access.NewPolicies(p.store, door), Audit: trail},
+			Policies: access.NewPolicies(p.store, door), Audit: trail, Witness: observer},
 		Door: door, Metrics: p.metrics, Logger: n.log,
 		System: server.System{Version: o.Version, Commit: o.Commit, Node: p.store.Node(), Epoch: p.store.Epoch(),
 			Checks:  map[string]func(context.Context) error{"store": p.store.Ping, "seal": sealCheck(p.store, key)},
@@ -78,7 +86,7 @@ func (n *Node) assemble(ctx context.Context, o Options, metricsListener net.List
 	})
 
 	n.onClose(func(context.Context) error { n.stopLoops(); n.loops.Wait(); return nil })
-	for _, run := range []func(context.Context){door.Run, p.identity.Run, trail.Run,
+	for _, run := range []func(context.Context){door.Run, p.identity.Run, trail.Run, observer.Run,
 		(&retention{p.store, secrets, n.config.LeaseRetention, n.config.AuditRetention, n.log}).run} {
 		n.loop(run)
 	}

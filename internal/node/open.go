@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"os"
 	"path/filepath"
 
 	"github.com/scaivault/scaivault/internal/audit"
@@ -113,6 +114,22 @@ func openKeyring(ctx context.Context, st openedStore, key *seal.File) (*seal.Key
 	}
 	st.SetChain(audit.Chain(auditKey))
 	return keys, nil
+}
+
+// witnessFile is where this node's witness of the store's age lies: off the store's disk where there
+// is a place known for that, so that who puts an older data folder back does not put its witness
+// back with it. A shared store is elsewhere anyway, and its nodes may share the key's folder.
+func witnessFile(c *config.Config) string {
+	if c.WitnessFile != "" {
+		return c.WitnessFile
+	}
+	if within, err := sameFolder(c.SealKeyFile, c.DataDir); err == nil && !within && c.DatabaseURL == "" {
+		if probe, err := os.CreateTemp(filepath.Dir(c.SealKeyFile), ".witness-*"); err == nil {
+			_ = errors.Join(probe.Close(), os.Remove(probe.Name()))
+			return c.SealKeyFile + ".witness"
+		}
+	}
+	return filepath.Join(c.DataDir, "witness")
 }
 
 func sameFolder(file, dir string) (bool, error) {

@@ -7,6 +7,7 @@ import (
 	"github.com/scaivault/scaivault/internal/lease"
 	"github.com/scaivault/scaivault/internal/secret"
 	"github.com/scaivault/scaivault/internal/source"
+	"github.com/scaivault/scaivault/internal/witness"
 )
 
 // Services is what the operations call. Each field is served by the table of its area.
@@ -18,4 +19,5 @@ type Services struct {
 	Policies   *access.Policies
 	Identities *identity.Service
 	Audit      *audit.Service
+	Witness    *witness.Service
 }
