@@ -95,7 +95,7 @@ func (c *connector) connect(ctx context.Context, at place) (*conn, error) {
 	if at.maker != "" {
 		cfg.RuntimeParams["role"] = at.maker // as an option: SET ROLE would look through all of root's memberships
 	}
-	opened := &conn{place: at}
+	opened := &conn{place: at, as: c}
 	cfg.OnNotice = func(_ *pgconn.PgConn, n *pgconn.Notice) { opened.notices = append(opened.notices, n) }
 	pg, err := pgconn.ConnectConfig(ctx, cfg)
 	if err != nil {
@@ -170,6 +170,7 @@ func printable(name string, limit int) string {
 // conn is one connection. It is used by one goroutine at a time.
 type conn struct {
 	place
+	as      *connector // that made it
 	pg      *pgconn.PgConn
 	offset  time.Duration // the source's clock minus ours; never more than it is
 	usedAt  time.Time

@@ -248,17 +248,25 @@ func (m *Manager) atSource(ctx context.Context, i *issuance) (engine.Recipe, err
 	}
 }
 
-// attempt is one, and one more where the root was changed meanwhile.
+// rootTries bounds how often one issuance follows a root that is rotated.
+const rootTries = 5
+
+// attempt is one, and another as often as the root was changed meanwhile.
 func (m *Manager) attempt(ctx context.Context, i *issuance) (engine.Recipe, error) {
 	ctx, cancel := context.WithDeadline(ctx, i.plan.Deadline)
 	defer cancel()
-	recipe, err := i.handle.Issue(ctx, i.plan)
-	if next := m.sources.Fresh(ctx, i.engine, i.handle, err); next != nil {
+	for tried := 1; ; tried++ {
+		recipe, err := i.handle.Issue(ctx, i.plan)
+		if tried == rootTries {
+			return recipe, err
+		}
+		next := m.sources.Fresh(ctx, i.engine, i.handle, err)
+		if next == nil {
+			return recipe, err
+		}
 		i.handle.Release()
 		i.handle = next
-		return next.Issue(ctx, i.plan)
 	}
-	return recipe, err
 }
 
 func (m *Manager) rename(ctx context.Context, i *issuance) error {

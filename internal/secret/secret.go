@@ -44,7 +44,7 @@ type Hooks struct {
 	// InUse names the engines that use the secret: it is not deleted while any does.
 	InUse func(cfg *store.Config, tenant, path string) []string
 	// Pinned are versions that are still in use at a source: they are kept beyond max_versions.
-	Pinned func(tenant, path string) []int
+	Pinned func(r store.Reader, tenant, path string) []int
 	// Changed is told of each new version, once it is durable. It must not wait.
 	Changed func(tenant, path string, version int)
 }

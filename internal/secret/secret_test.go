@@ -252,7 +252,7 @@ func TestSecretInUse(t *testing.T) {
 			}
 			return nil
 		},
-		Pinned:  func(string, string) []int { return []int{1} },
+		Pinned:  func(store.Reader, string, string) []int { return []int{1} },
 		Changed: func(_, _ string, version int) { changed = append(changed, version) },
 	})
 	for i := range 3 {

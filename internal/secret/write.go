@@ -130,7 +130,7 @@ func (s *Service) save(tx store.Tx, sec *store.Secret, d *document) error {
 	}
 	var pinned []int
 	if s.hooks.Pinned != nil {
-		pinned = s.hooks.Pinned(sec.Tenant, sec.Path)
+		pinned = s.hooks.Pinned(tx, sec.Tenant, sec.Path)
 	}
 	for _, v := range versions {
 		if kept(sec, d, v.Version) || slices.Contains(pinned, v.Version) {

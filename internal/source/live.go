@@ -101,7 +101,7 @@ func (s *Service) Fresh(ctx context.Context, e *Engine, h *Handle, refusal error
 		if next != nil {
 			next.Release()
 		}
-		if !l.doubt() {
+		if !l.doubt() && !s.rootMoved(ctx, l, e) {
 			return nil
 		}
 		var err error
@@ -126,6 +126,30 @@ func (l *live) doubt() bool {
 	}
 	l.doubtedAt = time.Now()
 	return true
+}
+
+// rootMoved tells whether there is another root to try than the one that is open: a newer version of
+// the secret, or the candidate of a rotation.
+func (s *Service) rootMoved(ctx context.Context, l *live, e *Engine) bool {
+	l.mu.Lock()
+	known := 0
+	if l.now != nil {
+		known = l.now.root
+	}
+	l.mu.Unlock()
+	version, err := s.rootVersion(ctx, e)
+	if err != nil || version != known && version != l.tried() {
+		return err == nil
+	}
+	pending, err := s.candidate(ctx, e)
+	return err == nil && pending != nil
+}
+
+// tried is the version of the root secret that was tried last.
+func (l *live) tried() int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.rootTried
 }
 
 // turn waits until the caller may open.
@@ -167,26 +191,14 @@ func (s *Service) refresh(ctx context.Context, l *live, e *Engine, doubt bool) (
 			}
 		}
 	}
-	root, newest, err := s.root(ctx, e)
+	opened, version, newest, refused, err := s.reopen(ctx, e, usable)
 	if err == nil {
-		version := newest
-		var opened engine.Engine
-		opened, err = s.open(ctx, e, root)
-		refused := err
-		if kindOf(err) == engine.Misconfigured {
-			opened, version, err = s.recoverRoot(ctx, e, err)
+		s.noteRoot(ctx, e, version)
+		h := l.replace(opened, e.Version, version)
+		if version < newest {
+			l.keeps(newest, refused)
 		}
-		if kindOf(err) == engine.Misconfigured && !usable {
-			opened, version, err = s.formerRoot(ctx, e, newest, err)
-		}
-		if err == nil {
-			s.noteRoot(ctx, e, version)
-			h := l.replace(opened, e.Version, version)
-			if version < newest {
-				l.keeps(newest, refused)
-			}
-			return h, nil
-		}
+		return h, nil
 	}
 	l.mu.Lock()
 	l.failed, l.failedAt = err, time.Now()
@@ -198,6 +210,36 @@ func (s *Service) refresh(ctx context.Context, l *live, e *Engine, doubt bool) (
 		}
 	}
 	return nil, err
+}
+
+// rootTries bounds how often opening begins anew because the root was rotated meanwhile.
+const rootTries = 3
+
+// reopen opens the source with the newest version of its root secret, else with the candidate of a
+// rotation, else, where nothing else is open, with a former version. It tells the version that works,
+// the newest, and why that was refused if it was. A refusal by a root that is no longer the newest
+// says nothing: then it begins anew.
+func (s *Service) reopen(ctx context.Context, e *Engine, usable bool) (opened engine.Engine, version, newest int, refused, err error) {
+	for tried := 1; ; tried++ {
+		var root map[string]statement.Secret
+		if root, newest, err = s.root(ctx, e); err != nil {
+			return nil, 0, newest, nil, err
+		}
+		version = newest
+		opened, refused = s.open(ctx, e, root)
+		if err = refused; kindOf(err) == engine.Misconfigured {
+			opened, version, err = s.recoverRoot(ctx, e, err)
+		}
+		if kindOf(err) == engine.Misconfigured && tried < rootTries {
+			if now, unread := s.rootVersion(ctx, e); unread == nil && now != newest {
+				continue
+			}
+		}
+		if kindOf(err) == engine.Misconfigured && !usable {
+			opened, version, err = s.formerRoot(ctx, e, newest, err)
+		}
+		return opened, version, newest, refused, err
+	}
 }
 
 // keeps notes that what is open stays in use because the newest root does not work, and why.
@@ -320,6 +362,16 @@ func (l *live) replace(e engine.Engine, version int64, root int) *Handle {
 		old.engine.Close()
 	}
 	return h
+}
+
+// promoted notes that what is open has changed its own root, which is this version now: it need not
+// be opened again.
+func (l *live) promoted(e engine.Engine, version int) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.now != nil && l.now.engine == e {
+		l.now.root, l.rootTried, l.problem, l.rootChecked = version, version, "", time.Now()
+	}
 }
 
 // Reopen makes the next use of an engine connect anew: the server behind it is not the one that it

@@ -65,11 +65,11 @@ func TestRotationCutOff(t *testing.T) {
 		{"asked, done, not answered", func(w *world) { w.atSetRoot(leasetest.Fault{Kind: leasetest.LoseAfter}, w.die) }, true},
 		{"asked, done long after", func(w *world) { w.atSetRoot(leasetest.Fault{Kind: leasetest.Late, Delay: time.Minute}, w.die) }, true},
 	}
-	// The candidate's and the new version's.
-	for n := 1; n <= 2; n++ {
+	// The lock's, the candidate's and the new version's; the fourth gives the lock back.
+	for n := 1; n <= 3; n++ {
 		crashes = append(crashes,
-			crash{fmt.Sprint("before write ", n), func(w *world) { w.store.before = w.nth(n) }, n == 2},
-			crash{fmt.Sprint("after write ", n), func(w *world) { w.store.after = w.nth(n) }, n == 2})
+			crash{fmt.Sprint("before write ", n), func(w *world) { w.store.before = w.nth(n) }, n == 3},
+			crash{fmt.Sprint("after write ", n), func(w *world) { w.store.after = w.nth(n) }, n == 3})
 	}
 	for _, c := range crashes {
 		t.Run(c.name, func(t *testing.T) {
@@ -123,7 +123,7 @@ func TestRotationWrites(t *testing.T) {
 		n := 0
 		w.store.before = func() { n++ }
 		w.mustRotate()
-		if n != 2 {
+		if n != 4 {
 			w.Errorf("a rotation has %d writes: let it be cut off at each", n)
 		}
 	})
