@@ -31,6 +31,10 @@ type Config struct {
 	// Chain may be nil when its key is itself kept in the store: SetChain gives it later.
 	Chain  store.Chain
 	Logger *slog.Logger // nil: none
+	// Restored opens a store whose restore is not finished, for who finishes it.
+	Restored bool
+
+	importing bool
 }
 
 // Store is an open embedded store.
@@ -55,7 +59,7 @@ var _ store.Store = (*Store)(nil)
 // Open opens the store in the folder, makes it where there is none, migrates its schema and begins
 // a new epoch. It fails when another process has the folder or the schema is of a newer release.
 func Open(ctx context.Context, cfg Config) (_ *Store, err error) {
-	f, err := openFolder(cfg.Dir)
+	f, err := openFolder(ctx, cfg)
 	if err != nil {
 		return nil, err
 	}
@@ -77,7 +81,7 @@ func Open(ctx context.Context, cfg Config) (_ *Store, err error) {
 	if err != nil {
 		return nil, fmt.Errorf("open store: %w", err)
 	}
-	if err := s.prepare(ctx, writer); err != nil {
+	if err := s.prepare(ctx, writer, cfg); err != nil {
 		return nil, errors.Join(err, writer.close())
 	}
 	if s.committer, err = newCommitter(s, writer, cfg.Logger); err != nil {
@@ -96,7 +100,7 @@ func Open(ctx context.Context, cfg Config) (_ *Store, err error) {
 
 // prepare migrates the schema, names the installation and the node where the store is new, and
 // begins an epoch. Migrations take the connection from its pool, so it is given back meanwhile.
-func (s *Store) prepare(ctx context.Context, c *conn) error {
+func (s *Store) prepare(ctx context.Context, c *conn, cfg Config) error {
 	if err := c.c.Close(); err != nil {
 		return err
 	}
@@ -106,6 +110,14 @@ func (s *Store) prepare(ctx context.Context, c *conn) error {
 	var err error
 	if c.c, err = c.db.Conn(ctx); err != nil {
 		return err
+	}
+	if cfg.importing {
+		return s.begin(c)
+	}
+	if !cfg.Restored {
+		if err := refuseUnfinished(c); err != nil {
+			return err
+		}
 	}
 	_, installation, _ := strings.Cut(ident.New("i"), "_")
 	_, err = c.one(`INSERT INTO store_state (one, installation, node, epoch) VALUES (1, ?, ?, 1)
