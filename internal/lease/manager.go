@@ -142,7 +142,7 @@ func (m *Manager) schedule() {
 func (m *Manager) look() time.Time {
 	next := time.Now().Add(time.Minute)
 	m.sleeping.Store(awake)
-	if err := quarantine.Check(m.store.Config()); err != nil {
+	if quarantine.Active(m.store.Config()) {
 		return next // whoever ends the quarantine kicks
 	}
 	if err := m.markFences(m.ctx); err != nil && m.ctx.Err() == nil {

@@ -105,7 +105,7 @@ func (m *Manager) claim(engineID string, limit int) (rows []*store.Lease, err er
 	no := m.claimNo.Add(1)
 	err = m.store.Write(m.ctx, func(tx store.Tx) error {
 		rows = nil
-		if quarantine.Check(m.store.Config()) != nil {
+		if quarantine.Active(m.store.Config()) {
 			return nil // all of it stays due
 		}
 		now := tx.Now()

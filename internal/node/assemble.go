@@ -27,6 +27,7 @@ import (
 // parts are what a node is made of.
 type parts struct {
 	store     store.Store
+	keys      *seal.Keyring
 	identity  *identity.Service
 	metrics   *metrics.Metrics
 	server    *server.Server
@@ -48,7 +49,7 @@ func (n *Node) assemble(ctx context.Context, o Options, metricsListener net.List
 	if err != nil {
 		return nil, err
 	}
-	p := &parts{metrics: metrics.New(), tokenFile: newTokenFile(n.config.DataDir, n.log)}
+	p := &parts{keys: keys, metrics: metrics.New(), tokenFile: newTokenFile(n.config.DataDir, n.log)}
 	p.store = timed{opened, p.metrics}
 	door := access.New(access.Config{Store: p.store, Limits: n.config.RateLimits, Logger: n.log,
 		BootstrapUsed: p.tokenFile.remove})
@@ -70,7 +71,7 @@ func (n *Node) assemble(ctx context.Context, o Options, metricsListener net.List
 		return nil, err
 	}
 	n.onClose(observer.Stop)
-	p.metrics.Quarantine(func() bool { return quarantine.Check(p.store.Config()) != nil })
+	p.metrics.Quarantine(func() bool { return quarantine.Active(p.store.Config()) })
 	p.metrics.Engines(func() []metrics.EngineState { return n.engineStates(sources) })
 	p.server = server.New(server.Config{
 		Services: server.Services{Secrets: secrets, Sources: sources, Leases: leases, Identities: p.identity,

@@ -58,6 +58,9 @@ func Check(cfg *store.Config) error {
 		With("quarantine", s.Reason)
 }
 
+// Active is Check for what the server does by itself, which has nobody to refuse.
+func Active(cfg *store.Config) bool { return Check(cfg) != nil }
+
 // settling is how long after a restore accounts that no lease bears are only listed: what the store
 // forgot may be in somebody's hands.
 const settling = 24 * time.Hour

@@ -26,7 +26,7 @@ import (
 const (
 	// every is how often what was written is witnessed, and so about how much an older copy may
 	// lack before it is noticed.
-	every = 5 * time.Second
+	every    = 5 * time.Second
 	stopTime = 2 * time.Second
 	// metaKey is under what the store holds its own generation.
 	metaKey = "generation"
@@ -150,7 +150,7 @@ func (s *Service) note(ctx context.Context) error {
 	var older string
 	err := s.store.Write(ctx, func(tx store.Tx) error {
 		next, seq, older = mark{}, 0, ""
-		if quarantine.Check(s.store.Config()) != nil {
+		if quarantine.Active(s.store.Config()) {
 			return nil
 		}
 		have, err := stored(tx)
