@@ -37,12 +37,7 @@ func openStore(ctx context.Context, c *config.Config, log *slog.Logger) (store.S
 	if err != nil {
 		return nil, nil, nil, err
 	}
-	var st openedStore
-	if c.DatabaseURL != "" {
-		st, err = postgres.Open(ctx, postgres.Config{URL: c.DatabaseURL.Reveal(), Dir: c.DataDir, Logger: log})
-	} else {
-		st, err = sqlite.Open(ctx, sqlite.Config{Dir: c.DataDir, Logger: log})
-	}
+	st, err := openKind(ctx, c, log, false)
 	if err != nil {
 		return nil, nil, nil, err
 	}
@@ -51,6 +46,14 @@ func openStore(ctx context.Context, c *config.Config, log *slog.Logger) (store.S
 		return nil, nil, nil, errors.Join(err, st.Close())
 	}
 	return st, key, keys, nil
+}
+
+// openKind opens the store that the configuration names; restored, one whose restore is not finished.
+func openKind(ctx context.Context, c *config.Config, log *slog.Logger, restored bool) (openedStore, error) {
+	if c.DatabaseURL != "" {
+		return postgres.Open(ctx, postgres.Config{URL: c.DatabaseURL.Reveal(), Dir: c.DataDir, Logger: log, Restored: restored})
+	}
+	return sqlite.Open(ctx, sqlite.Config{Dir: c.DataDir, Logger: log, Restored: restored})
 }
 
 // peek looks for a store's keyring without changing anything; exists tells whether there are data.

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"iter"
-	"strings"
 
 	"github.com/jackc/pgx/v5"
 
@@ -14,13 +13,14 @@ import (
 	"github.com/scaivault/scaivault/internal/store"
 )
 
-// contents are all tables of the store.
-var contents = []string{"store_state", "nodes", "beats", "meta", "objects", "removed_objects", "leases", "lease_counts",
-	"fences", "secrets", "secret_versions", "audit", "chains"}
+// truncate empties all tables of the store.
+const truncate = `TRUNCATE store_state, nodes, beats, meta, objects, removed_objects, leases, lease_counts,
+	fences, secrets, secret_versions, audit, chains RESTART IDENTITY`
 
-// Import makes a store of the records of an export in an empty database. Until somebody who opens it
-// with Config.Restored empties the value of [store.RestoringKey], nobody else can open it, and a
-// further Import begins anew: one that is cut off leaves nothing that could be taken for a store.
+// Import makes a store of the records of an export in an empty database, which it leaves empty when
+// it fails. Until somebody who opens the store with Config.Restored empties the value of
+// [store.RestoringKey], nobody else can open it, and a further Import begins anew: one that is
+// killed leaves nothing that could be taken for a store.
 // A database that holds a store is refused with [store.ErrNotEmpty] and left as it is.
 func Import(ctx context.Context, cfg Config, records iter.Seq2[*store.Record, error]) error {
 	cfg.importing = true
@@ -44,7 +44,18 @@ func Import(ctx context.Context, cfg Config, records iter.Seq2[*store.Record, er
 		first = false
 		return err
 	})
+	if err != nil {
+		err = errors.Join(err, s.clean(context.WithoutCancel(ctx)))
+	}
 	return errors.Join(err, s.Close())
+}
+
+// clean leaves the database as empty as it was before an import that failed.
+func (s *Store) clean(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, groupTime)
+	defer cancel()
+	_, err := s.pool.Exec(ctx, truncate)
+	return reason(err)
 }
 
 // begin takes an empty database for an import, or one that an import which was cut off has left. One
@@ -68,7 +79,7 @@ func (s *Store) begin(ctx context.Context) error {
 			return err
 		}
 		if unfinished {
-			if _, err := tx.Exec(ctx, "TRUNCATE "+strings.Join(contents, ", ")+" RESTART IDENTITY"); err != nil {
+			if _, err := tx.Exec(ctx, truncate); err != nil {
 				return err
 			}
 		}

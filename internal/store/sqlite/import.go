@@ -15,9 +15,10 @@ import (
 	"github.com/scaivault/scaivault/internal/store"
 )
 
-// Import makes a store of the records of an export in an empty folder. Until somebody who opens it
-// with Config.Restored empties the value of [store.RestoringKey], nobody else can open it, and a
-// further Import begins anew: one that is cut off leaves nothing that could be taken for a store.
+// Import makes a store of the records of an export in an empty folder, which it leaves empty when it
+// fails. Until somebody who opens the store with Config.Restored empties the value of
+// [store.RestoringKey], nobody else can open it, and a further Import begins anew: one that is
+// killed leaves nothing that could be taken for a store.
 // A folder that holds data is refused with [store.ErrNotEmpty] and left as it is.
 func Import(ctx context.Context, cfg Config, records iter.Seq2[*store.Record, error]) error {
 	cfg.importing = true
@@ -41,7 +42,20 @@ func Import(ctx context.Context, cfg Config, records iter.Seq2[*store.Record, er
 		first = false
 		return err
 	})
-	return errors.Join(err, s.Close())
+	err = errors.Join(err, s.Close())
+	if err != nil {
+		err = errors.Join(err, clean(context.WithoutCancel(ctx), cfg))
+	}
+	return err
+}
+
+// clean leaves the folder as empty as it was before an import that failed.
+func clean(ctx context.Context, cfg Config) error {
+	f, err := folder.Open(cfg.Dir)
+	if err != nil {
+		return err
+	}
+	return errors.Join(discard(ctx, f), f.Close())
 }
 
 // discard removes what an import that was cut off has left in the folder.

@@ -237,7 +237,7 @@ func contentRefused(t *testing.T, from, to Home) {
 	}
 }
 
-// An import that is cut off leaves no store, and the next one begins anew.
+// An import that fails leaves nothing, one that was not finished no store, and the next begins anew.
 func contentCutOff(t *testing.T, from, to Home) {
 	t.Helper()
 	lines := export(t, fill(t, from.open(t, t.TempDir(), false)))
@@ -246,8 +246,18 @@ func contentCutOff(t *testing.T, from, to Home) {
 		if err := to.Import(t.Context(), dir, records(lines, n)); !errors.Is(err, errCutOff) {
 			t.Fatalf("an import that was cut off: %v", err)
 		}
+		must(t, to.Import(t.Context(), dir, records(lines, -1)))
 		to.unfinished(t, dir)
 	}
+	if err := to.Import(t.Context(), dir, records(lines, 1)); !errors.Is(err, errCutOff) {
+		t.Fatalf("an import that was cut off: %v", err)
+	}
+	own := to.open(t, dir, false)
+	if n := len(export(t, own)); n != 1 {
+		t.Errorf("after an import that failed the place holds %d records, want the state of a new store only", n)
+	}
+	dir = t.TempDir()
+	must(t, to.Import(t.Context(), dir, records(lines, -1)))
 	must(t, to.Import(t.Context(), dir, records(lines, -1)))
 	if got := withoutState(export(t, to.open(t, dir, true))); got != withoutState(lines) {
 		t.Errorf("the restored store holds\n%s\nwant\n%s", got, withoutState(lines))
