@@ -13,7 +13,7 @@ import (
 // of its own, since it may last. While it does, the WAL is not folded back: it grows by what is
 // written meanwhile, and shrinks again at the next commit after it.
 func (s *Store) Export(ctx context.Context, fn func(r *store.Record) error) (err error) {
-	c, err := open(ctx, s.folder.Path(dataFile), "cache_size(-2048)", "query_only(1)")
+	c, err := s.connect(ctx, "cache_size(-2048)", "query_only(1)")
 	if err != nil {
 		return unavailable(fmt.Errorf("open store for an export: %w", err))
 	}

@@ -19,6 +19,7 @@ import (
 	"github.com/scaivault/scaivault/internal/ident"
 	"github.com/scaivault/scaivault/internal/store"
 	"github.com/scaivault/scaivault/internal/store/commit"
+	"github.com/scaivault/scaivault/internal/store/sqlite/vfs"
 )
 
 // readers is how many snapshots can be read at once: a few more than cores, since reads are short.
@@ -31,6 +32,8 @@ type Config struct {
 	// Chain may be nil when its key is itself kept in the store: SetChain gives it later.
 	Chain  store.Chain
 	Logger *slog.Logger // nil: none
+	// Disk stands before the files, for tests of disks that fail; nil: nothing does.
+	Disk vfs.Layer
 	// Restored opens a store whose restore is not finished, for who finishes it.
 	Restored bool
 
@@ -39,6 +42,7 @@ type Config struct {
 
 // Store is an open embedded store.
 type Store struct {
+	vfs       *vfs.VFS
 	folder    *folder.Folder
 	committer *committer
 	pool      chan *conn // for reading
@@ -77,7 +81,10 @@ func Open(ctx context.Context, cfg Config) (_ *Store, err error) {
 		cfg.Logger = slog.New(slog.DiscardHandler)
 	}
 
-	writer, err := open(ctx, f.Path(dataFile), "cache_size(-8192)")
+	if s.vfs, err = vfs.Register(ident.New("vfs"), s.layer(cfg.Disk)); err != nil {
+		return nil, fmt.Errorf("open store: %w", err)
+	}
+	writer, err := s.connect(ctx, "cache_size(-8192)")
 	if err != nil {
 		return nil, fmt.Errorf("open store: %w", err)
 	}
@@ -88,7 +95,7 @@ func Open(ctx context.Context, cfg Config) (_ *Store, err error) {
 		return nil, errors.Join(fmt.Errorf("read store: %w", err), writer.close())
 	}
 	for range readers {
-		c, err := open(ctx, f.Path(dataFile), "cache_size(-2048)", "query_only(1)")
+		c, err := s.connect(ctx, "cache_size(-2048)", "query_only(1)")
 		if err != nil {
 			return nil, fmt.Errorf("open store for reading: %w", err)
 		}
@@ -197,6 +204,9 @@ func (s *Store) shut() error {
 			errs = append(errs, (<-s.pool).close())
 		}
 		errs = append(errs, s.committer.conn.close())
+	}
+	if s.vfs != nil {
+		s.vfs.Close()
 	}
 	return errors.Join(append(errs, s.folder.Close())...)
 }
