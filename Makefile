@@ -15,7 +15,7 @@ CRASH_SECONDS = $(if $(filter command line,$(origin SECONDS)),$(SECONDS),600)
 FUZZ_SECONDS ?= 10
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo test unit race crash crash-nodes end-to-end fuzz bench lint fmt fmt-check vet vuln \
+.PHONY: help build demo test unit race crash crash-nodes crash-matrix fence-rounds end-to-end fuzz bench lint fmt fmt-check vet vuln \
 	generate check-generated doc-tools postgres tools clean
 
 help: ## This list
@@ -47,6 +47,12 @@ crash: postgres ## kill -9, SIGSTOP and broken networks under load for SECONDS, 
 crash-nodes: postgres ## The same for three nodes on one PostgreSQL store only, for all of the SECONDS
 	SCAIVAULT_CRASH_SECONDS=$(CRASH_SECONDS) SCAIVAULT_CRASH_SUMMARY=$(CURDIR)/.cache/crash-nodes-summary.md \
 	$(GO) test -count=1 -timeout 120m -v -run 'TestChaos/three' ./test/crash $(if $(SEED),-seed $(SEED))
+
+crash-matrix: postgres ## The server killed at every named moment, on both stores, with every version of the source
+	@set -o pipefail; SCAIVAULT_TEST_FULL=1 $(GO) test -count=1 -timeout 60m -v -run 'TestCrashMatrix|TestPowerLoss' ./test/failpoints | grep -vE '^ *(=== |--- PASS)'
+
+fence-rounds: postgres ## Fifty revocations in the middle of 20 issuers on three nodes; none survives
+	SCAIVAULT_TEST_FULL=1 $(GO) test -count=1 -timeout 60m -v -run TestFenceRounds ./test/failpoints
 
 end-to-end: postgres ## The end-to-end tests with the numbers that are promised: 5,000 leases, 500 overdue, 500 rounds
 	SCAIVAULT_TEST_FULL=1 $(GO) test -count=1 -timeout 60m -v ./test/e2e

@@ -74,7 +74,7 @@ func newServer(t TB, program string, env []string) *Server {
 		"METRICS_ADDRESS=" + s.metricsAddr, "SCAIVAULT_RATE_LIMITS=off", "SCAIVAULT_FAILPOINTS=" + s.armedBy(),
 	}, env...)
 	t.Cleanup(func() {
-		if s.running() {
+		if s.Running() {
 			s.Kill(t)
 		}
 	})
@@ -227,7 +227,8 @@ func (s *Server) wait() (*os.ProcessState, error) {
 	}
 }
 
-func (s *Server) running() bool { return s.process() != nil }
+// Running tells whether the server was started and neither stopped nor seen dead.
+func (s *Server) Running() bool { return s.process() != nil }
 
 func (s *Server) process() *exec.Cmd {
 	s.mu.Lock()
