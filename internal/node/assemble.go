@@ -15,6 +15,7 @@ import (
 	"github.com/scaivault/scaivault/internal/lease"
 	"github.com/scaivault/scaivault/internal/metrics"
 	"github.com/scaivault/scaivault/internal/quarantine"
+	"github.com/scaivault/scaivault/internal/rotation"
 	"github.com/scaivault/scaivault/internal/seal"
 	"github.com/scaivault/scaivault/internal/secret"
 	"github.com/scaivault/scaivault/internal/server"
@@ -61,7 +62,10 @@ func (n *Node) assemble(ctx context.Context, o Options, metricsListener net.List
 	})
 	leases := lease.New(lease.Config{Store: p.store, Door: door, Sources: sources, Metrics: p.metrics, Logger: n.log})
 	sources.SetRevoker(leases)
-	secrets.Join(secret.Hooks{InUse: sources.Uses, Pinned: sources.Pinned,
+	policies := rotation.New(p.store, door, keys)
+	rotations := rotation.NewScheduler(p.store, secrets, p.metrics, n.log)
+	secrets.Join(secret.Hooks{InUse: sources.Uses, Pinned: sources.Pinned, Gone: sources.ForgetRoot,
+		AtSource: sources.RotateSecret, Generate: policies.Next, Scheduled: rotations.Kick,
 		Changed: func(string, string, int) { sources.SecretChanged() }})
 	p.identity = identity.New(identity.Config{Store: p.store, Door: door, Leases: leases, Logger: n.log})
 	trail := audit.New(audit.Config{Store: p.store, Door: door, Chain: audit.Chain(auditKey), Logger: n.log})
@@ -73,8 +77,9 @@ func (n *Node) assemble(ctx context.Context, o Options, metricsListener net.List
 	n.onClose(observer.Stop)
 	p.metrics.Quarantine(func() bool { return quarantine.Active(p.store.Config()) })
 	p.metrics.Engines(func() []metrics.EngineState { return n.engineStates(sources) })
+	p.metrics.RotationQueue(func() float64 { return n.rotationsDue(p.store) })
 	p.server = server.New(server.Config{
-		Services: server.Services{Secrets: secrets, Sources: sources, Leases: leases, Identities: p.identity,
+		Services: server.Services{Secrets: secrets, Rotation: policies, Sources: sources, Leases: leases, Identities: p.identity,
 			Policies: access.NewPolicies(p.store, door), Audit: trail, Witness: observer},
 		Door: door, Metrics: p.metrics, Logger: n.log,
 		System: server.System{Version: o.Version, Commit: o.Commit, Node: p.store.Node(), Epoch: p.store.Epoch(),
@@ -104,6 +109,8 @@ func (n *Node) assemble(ctx context.Context, o Options, metricsListener net.List
 		n.loop(func(ctx context.Context) { lookEvery(ctx, leases) })
 	}
 	n.onClose(func(context.Context) error { leases.Stop(); return nil })
+	rotations.Start()
+	n.onClose(func(context.Context) error { rotations.Stop(); return nil })
 	return p, nil
 }
 
@@ -169,6 +176,21 @@ func inspect(door *access.Door) func(ctx context.Context, c *access.Caller) erro
 
 // scrapeTimeout bounds what a scrape of the metrics may ask of the store.
 const scrapeTimeout = 5 * time.Second
+
+// rotationsDue counts the secrets whose value was to be replaced by now.
+func (n *Node) rotationsDue(st store.Store) (depth float64) {
+	ctx, cancel := context.WithTimeout(n.loopsCtx, scrapeTimeout)
+	defer cancel()
+	err := st.Read(ctx, func(r store.Reader) error {
+		due, _, err := r.RotationsDue(r.Now())
+		depth = float64(due)
+		return err
+	})
+	if err != nil {
+		n.log.Error("metrics: count the secrets to be rotated", "error", err)
+	}
+	return depth
+}
 
 func (n *Node) engineStates(sources *source.Service) []metrics.EngineState {
 	ctx, cancel := context.WithTimeout(n.loopsCtx, scrapeTimeout)
