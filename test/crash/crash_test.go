@@ -9,6 +9,7 @@
 package crash_test
 
 import (
+	"cmp"
 	"flag"
 	"math/rand/v2"
 	"os"
@@ -17,23 +18,25 @@ import (
 	"time"
 
 	"github.com/scaivault/scaivault/test/pgtest"
+	"github.com/scaivault/scaivault/test/vaulttest"
 )
 
 var seedFlag = flag.Uint64("seed", 0, "seed of the schedule; random when 0")
 
 func TestMain(m *testing.M) { os.Exit(pgtest.Main(m)) }
 
-// plan is how long the servers are treated, and whether promises about time are
-// held to: they are in the full form, which has the machine for itself.
+// plan is how long the servers are treated, and how long they have afterwards to
+// finish what was cut off. In the full form promises about time are held to: it
+// has the machine for itself.
 type plan struct {
-	seed  uint64
-	lasts time.Duration
-	full  bool
+	seed           uint64
+	lasts, settles time.Duration
+	full           bool
 }
 
-func planned(t *testing.T, short time.Duration) plan {
+func planned(t *testing.T) plan {
 	t.Helper()
-	p := plan{seed: *seedFlag, lasts: short}
+	p := plan{seed: *seedFlag, settles: 3 * time.Minute}
 	if p.seed == 0 {
 		p.seed = rand.Uint64()>>1 + 1
 	}
@@ -53,19 +56,27 @@ func planned(t *testing.T, short time.Duration) plan {
 // each of them usable or ended for a reason that is written down, none alive
 // long after its end.
 func TestChaos(t *testing.T) {
-	s := newSummary(t)
-	t.Run("embedded store", func(t *testing.T) {
-		p := planned(t, 5*time.Second)
-		w := newEmbedded(t)
-		w.treat(t, p)
-		s.add(w.compare(t, p))
+	s, p := newSummary(t), planned(t)
+	run := func(name string, short time.Duration, begin func(t *testing.T) *world) {
+		t.Run(name, func(t *testing.T) {
+			p := p
+			p.lasts = cmp.Or(p.lasts, short)
+			w := begin(t)
+			w.treat(t, p)
+			s.add(t, w.compare(t, p))
+		})
+	}
+	run("embedded store", 5*time.Second, func(t *testing.T) *world {
+		t.Helper()
+		return newEmbedded(t, vaulttest.Start(t))
 	})
-	t.Run("three nodes", func(t *testing.T) {
-		p := planned(t, 7*time.Second)
-		w := newShared(t, 3)
-		w.treat(t, p)
-		s.add(w.compare(t, p))
+	run("three nodes", 7*time.Second, func(t *testing.T) *world {
+		t.Helper()
+		return newShared(t, 3)
 	})
+	if p.full { // the short form is beside the packages that the faults are planted in
+		t.Run("planted faults", func(t *testing.T) { plantFaults(t, s) })
+	}
 }
 
 // treat lets the callers work while the servers are killed, paused and cut off,
@@ -76,6 +87,6 @@ func (w *world) treat(t *testing.T, p plan) {
 	seen := w.watch(t)
 	w.disturb(t, p)
 	rest()
-	w.settle(t)
+	w.settle(t, p)
 	seen()
 }

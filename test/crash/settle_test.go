@@ -12,20 +12,19 @@ import (
 	"github.com/scaivault/scaivault/client"
 )
 
-const settleTime = 3 * time.Minute
-
-// settle waits until every issuance, renewal and revocation that trouble cut off
+// settle waits, as long as the plan gives, until every issuance, renewal and revocation that trouble cut off
 // is decided, and everything due is done.
-func (w *world) settle(t *testing.T) {
+func (w *world) settle(t *testing.T, p plan) {
 	t.Helper()
 	rested := time.Now()
-	for deadline := rested.Add(settleTime); ; time.Sleep(500 * time.Millisecond) {
+	for deadline := rested.Add(p.settles); ; time.Sleep(500 * time.Millisecond) {
 		left := w.unsettled(t, rested)
-		if left == "" {
+		if w.left = len(left); w.left == 0 {
+			t.Logf("everything was finished %s after the trouble", seconds(time.Since(rested)))
 			return
 		}
 		if time.Now().After(deadline) {
-			t.Errorf("after %s: %s", settleTime, left)
+			t.Logf("left after %s: %s", p.settles, strings.Join(left[:min(5, len(left))], "; "))
 			for _, n := range w.nodes {
 				t.Logf("output of %s: %s", n.vault.URL, tail(n.vault.Output()))
 			}
@@ -34,32 +33,26 @@ func (w *world) settle(t *testing.T) {
 	}
 }
 
-// unsettled tells what the trouble that has ended left under way, "" when that
-// is nothing. A renewal that was cut off is set again after its deadline: until
+// unsettled is what the trouble that has ended left under way. A renewal that was cut off is set again after its deadline: until
 // then the source may have another end than the lease.
-func (w *world) unsettled(t *testing.T, ended time.Time) string {
+func (w *world) unsettled(t *testing.T, ended time.Time) (left []string) {
 	t.Helper()
-	if n := len(w.leases(t, api.LeaseIssuing)); n > 0 {
-		return fmt.Sprintf("%d leases are being issued", n)
+	for name := range w.leases(t, api.LeaseIssuing) {
+		left = append(left, name+" is being issued")
 	}
-	revoking := 0
-	for _, l := range w.leases(t, api.LeaseRevoking) {
+	for name, l := range w.leases(t, api.LeaseRevoking) {
 		if l.ExpiresAt.Before(ended) || l.Revocation != nil && l.Revocation.RequestedAt.Before(ended) {
-			revoking++
+			left = append(left, name+" is being revoked")
 		}
 	}
-	if revoking > 0 {
-		return fmt.Sprintf("%d leases are being revoked", revoking)
-	}
-	var wrong []string
 	accounts := w.accounts(t)
 	for name, l := range w.leases(t, api.LeaseActive) {
 		until, there := accounts[name]
 		if there && until.Sub(l.ExpiresAt).Abs() > time.Second {
-			wrong = append(wrong, fmt.Sprintf("%s ends at %s there, at %s here", name, until, l.ExpiresAt))
+			left = append(left, fmt.Sprintf("%s ends at %s there, at %s here", name, until, l.ExpiresAt))
 		}
 	}
-	return strings.Join(wrong[:min(5, len(wrong))], "; ")
+	return left
 }
 
 // accounts are those at the source, with their ends.

@@ -52,6 +52,7 @@ type world struct {
 	done      map[string]int // steps, by kind
 	cuts      map[string]int // of networks, by fault
 	lateness  lateness
+	left      int // under way, after everything had its time to finish
 }
 
 func newWorld(t *testing.T, name string, major int) *world {
@@ -65,10 +66,10 @@ func newWorld(t *testing.T, name string, major int) *world {
 
 // newEmbedded is one node with its store in a folder. Its engine's root makes
 // users itself, by statements.
-func newEmbedded(t *testing.T) *world {
+func newEmbedded(t *testing.T, vault *vaulttest.Server) *world {
 	t.Helper()
 	w := newWorld(t, "one node, embedded store", 15)
-	n := &node{vault: vaulttest.Start(t), source: proxy.New(t, w.source.Addr())}
+	n := &node{vault: vault, source: proxy.New(t, w.source.Addr())}
 	w.nodes = []*node{n}
 	w.configure(t, setup{addr: n.source.Addr(), kind: pgtest.CreateRole, way: postgresql.SetupCreateRole, role: client.Document{
 		"creation_statements": []string{`CREATE ROLE "{{name}}" LOGIN PASSWORD '{{password}}' VALID UNTIL '{{expiration}}'`}}})
