@@ -94,6 +94,9 @@ type AbandonResult struct {
 // ReconcileRequest compares the source with the leases; dry_run is true when absent.
 type ReconcileRequest struct {
 	DryRun *bool `json:"dry_run,omitempty"`
+	// Restored removes also in the first day after a restore, when accounts that the store does not
+	// know are otherwise only listed.
+	Restored bool `json:"restored,omitempty"`
 }
 
 // ReconcileResult is what the comparison found.

@@ -212,10 +212,17 @@ func (a *app) enginesRotateRoot() *cobra.Command {
 }
 
 func (a *app) enginesReconcile() *cobra.Command {
-	var remove bool
-	cmd := a.remote("reconcile ENGINE [--remove]", "compare the accounts at the source with the leases", 1,
+	var remove, restored bool
+	cmd := a.remote("reconcile ENGINE [--remove [--restored]]", "compare the accounts at the source with the leases", 1,
 		func(ctx context.Context, c *client.Client, args []string) error {
-			r, err := c.Reconcile(ctx, args[0], remove)
+			if restored && !remove {
+				return invalid("reconcile %s: --restored says what --remove may remove", args[0])
+			}
+			run := func() (api.ReconcileResult, error) { return c.Reconcile(ctx, args[0], remove) }
+			if restored {
+				run = func() (api.ReconcileResult, error) { return c.ReconcileRestored(ctx, args[0]) }
+			}
+			r, err := run()
 			if err != nil {
 				return err
 			}
@@ -228,7 +235,8 @@ func (a *app) enginesReconcile() *cobra.Command {
 				t.field("residues", orNone(r.Residues))
 			})
 		})
-	cmd.Flags().BoolVar(&remove, "remove", false, "remove accounts of ours that no lease bears")
+	cmd.Flags().BoolVar(&remove, "remove", false, "remove accounts of ours that no lease bears, and that a run ten minutes ago saw, too")
+	cmd.Flags().BoolVar(&restored, "restored", false, "remove also what was made since the backup that this store was restored from; else that is only listed for a day")
 	return a.complete(cmd, engineNames)
 }
 

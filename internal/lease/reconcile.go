@@ -19,17 +19,31 @@ import (
 // runs at least this far apart.
 const orphanAge = 10 * time.Minute
 
+// Removal says which of the accounts that no lease bears a reconcile removes.
+type Removal int
+
+const (
+	// RemoveNone only reports.
+	RemoveNone Removal = iota
+	// RemoveOld removes those that two runs orphanAge apart have seen, but none in the first day
+	// after a restore: the store may have forgotten what somebody holds.
+	RemoveOld
+	// RemoveRestored is RemoveOld on that day, too: somebody knows that nobody needs them.
+	RemoveRestored
+)
+
 // Reconcile compares the accounts of ours at the source with the leases of the whole store, every
-// engine and every tenant. It reports; only without dryRun, and only what two runs orphanAge apart
+// engine and every tenant. It reports; only as removal says, and only what two runs orphanAge apart
 // have seen, is removed, and never a name that any lease bears (law L11).
-func (m *Manager) Reconcile(ctx context.Context, c *access.Caller, engineName string, dryRun bool) (*api.ReconcileResult, error) {
+func (m *Manager) Reconcile(ctx context.Context, c *access.Caller, engineName string, removal Removal) (*api.ReconcileResult, error) {
+	dryRun := removal == RemoveNone
 	pass, err := m.door.Admit(ctx, c, access.Ask{Action: "dynamic_engine_update", Category: access.CategoryDynamicAdmin, Path: "dynamic/" + engineName,
 		Any:   []access.Right{{Scope: access.ScopeDynamicManage, Permission: "dynamic:manage", Path: "dynamic/" + engineName}},
-		Extra: map[string]any{"engine": engineName, "reconcile": true, "dry_run": dryRun}, Looks: dryRun})
+		Extra: map[string]any{"engine": engineName, "reconcile": true, "dry_run": dryRun, "restored": removal == RemoveRestored}, Looks: dryRun})
 	if err != nil {
 		return nil, err
 	}
-	result, err := m.reconcile(ctx, pass, engineName, dryRun)
+	result, err := m.reconcile(ctx, pass, engineName, removal)
 	if result != nil { // what was removed before a failure is recorded, too
 		pass.Set("orphans", result.Orphans)
 		pass.Set("removed", result.Removed)
@@ -40,7 +54,7 @@ func (m *Manager) Reconcile(ctx context.Context, c *access.Caller, engineName st
 	return result, nil
 }
 
-func (m *Manager) reconcile(ctx context.Context, pass *access.Pass, engineName string, dryRun bool) (*api.ReconcileResult, error) {
+func (m *Manager) reconcile(ctx context.Context, pass *access.Pass, engineName string, removal Removal) (*api.ReconcileResult, error) {
 	e, err := m.sources.Engine(m.store.Config(), pass.Caller().Tenant, engineName)
 	if err != nil {
 		return nil, err
@@ -60,13 +74,13 @@ func (m *Manager) reconcile(ctx context.Context, pass *access.Pass, engineName s
 	if err != nil {
 		return nil, source.Fault(engineName, err)
 	}
-	result := &api.ReconcileResult{Engine: engineName, DryRun: dryRun, Accounts: len(accounts),
+	result := &api.ReconcileResult{Engine: engineName, DryRun: removal == RemoveNone, Accounts: len(accounts),
 		Orphans: []string{}, Removed: []string{}, Pending: []string{}, Missing: []string{}, Residues: []string{}}
 	orphans, err := m.orphans(ctx, e, accounts, settled, result)
 	if err != nil {
 		return nil, err
 	}
-	old, err := m.remember(ctx, pass, e, orphans, dryRun)
+	old, err := m.remember(ctx, pass, e, orphans, removal)
 	if err != nil {
 		return nil, err
 	}
@@ -75,7 +89,7 @@ func (m *Manager) reconcile(ctx context.Context, pass *access.Pass, engineName s
 		switch {
 		case !old[a.Username]:
 			result.Pending = append(result.Pending, a.Username)
-		case !dryRun:
+		case removal != RemoveNone:
 			if _, err := h.Revoke(ctx, a.Recipe); err != nil {
 				return result, source.Fault(engineName, err)
 			}
@@ -148,10 +162,10 @@ func (m *Manager) lookAgain(ctx context.Context, id string) error {
 	return err
 }
 
-// remember keeps when each orphan of the engine was first seen, and tells which were seen at least
-// orphanAge ago, none while the store is fresh from a restore. What is no orphan any more is forgotten. What is about to be removed is recorded
-// first (law L7).
-func (m *Manager) remember(ctx context.Context, pass *access.Pass, e *source.Engine, orphans []engine.Account, dryRun bool) (old map[string]bool, err error) {
+// remember keeps when each orphan of the engine was first seen, and tells which may be removed: those
+// seen at least orphanAge ago, since a restore where there was one. What is no orphan any more is
+// forgotten. What is about to be removed is recorded first (law L7).
+func (m *Manager) remember(ctx context.Context, pass *access.Pass, e *source.Engine, orphans []engine.Account, removal Removal) (old map[string]bool, err error) {
 	key := "orphans/" + e.ID
 	err = m.store.Write(ctx, func(tx store.Tx) error {
 		raw, err := tx.Meta(key)
@@ -167,17 +181,18 @@ func (m *Manager) remember(ctx context.Context, pass *access.Pass, e *source.Eng
 		old = map[string]bool{}
 		var removing []string
 		now := tx.Now()
-		may, err := quarantine.MayRemove(m.store.Config(), now)
+		q, err := quarantine.Of(m.store.Config())
 		if err != nil {
 			return err
 		}
+		may := q.MayRemove(now) || removal == RemoveRestored && (q == nil || !q.Active)
 		for _, a := range orphans {
 			seen, ok := before[a.Username]
-			if !ok {
+			if !ok || q.Predates(seen) {
 				seen = now
 			}
 			first[a.Username] = seen
-			if old[a.Username] = may && now.Sub(seen) >= orphanAge; old[a.Username] && !dryRun {
+			if old[a.Username] = may && now.Sub(seen) >= orphanAge; old[a.Username] && removal != RemoveNone {
 				removing = append(removing, a.Username)
 			}
 		}

@@ -139,7 +139,15 @@ func (s *Server) acceptSource(c *call) (*api.Engine, error) {
 }
 
 func (s *Server) reconcileEngine(c *call, req *api.ReconcileRequest) (*api.ReconcileResult, error) {
-	return s.Leases.Reconcile(c.ctx, c.caller, c.path("engine"), req.DryRun == nil || *req.DryRun)
+	removal := lease.RemoveNone
+	switch {
+	case req.DryRun == nil || *req.DryRun:
+	case req.Restored:
+		removal = lease.RemoveRestored
+	default:
+		removal = lease.RemoveOld
+	}
+	return s.Leases.Reconcile(c.ctx, c.caller, c.path("engine"), removal)
 }
 
 func (s *Server) rotateRoot(c *call) (*api.Engine, error) {
