@@ -75,8 +75,7 @@ const maxField = 256
 func check(name string, p *api.GeneratorParameters, held bool) error {
 	g, ok := generators()[name]
 	if !ok {
-		return fault.New(fault.ValidationError, "read generator: there is none of this name").
-			With("fields", []string{"generator: " + strings.Join(slices.Sorted(maps.Keys(generators())), ", ")})
+		return validation([]string{"generator: one of " + strings.Join(slices.Sorted(maps.Keys(generators())), ", ")})
 	}
 	var wrong []string
 	for _, given := range parametersGiven(p) {
@@ -94,10 +93,14 @@ func check(name string, p *api.GeneratorParameters, held bool) error {
 		wrong = g.check(p)
 	}
 	if len(wrong) > 0 {
-		return fault.New(fault.ValidationError, "read the generator: %d parameters are wrong; details.fields names them", len(wrong)).
-			With("fields", wrong)
+		return validation(wrong)
 	}
 	return nil
+}
+
+// validation names all that is wrong at once; none of it holds a value.
+func validation(wrong []string) error {
+	return fault.New(fault.ValidationError, "read the generator: %s", strings.Join(wrong, "; ")).With("fields", wrong)
 }
 
 // maxValue bounds a static value.
