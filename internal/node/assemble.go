@@ -2,6 +2,7 @@ package node
 
 import (
 	"context"
+	"fmt"
 	"net"
 	"net/netip"
 	"time"
@@ -22,6 +23,7 @@ import (
 	"github.com/scaivault/scaivault/internal/source"
 	"github.com/scaivault/scaivault/internal/statement"
 	"github.com/scaivault/scaivault/internal/store"
+	"github.com/scaivault/scaivault/internal/store/sqlite"
 	"github.com/scaivault/scaivault/internal/witness"
 )
 
@@ -42,6 +44,9 @@ func (n *Node) assemble(ctx context.Context, o Options, metricsListener net.List
 		return nil, err
 	}
 	n.onClose(func(context.Context) error { return opened.Close() })
+	if s, ok := opened.(*sqlite.Store); ok {
+		n.loop(func(ctx context.Context) { n.watchDisk(ctx, s) })
+	}
 	nameKey, err := keys.NameKey()
 	if err != nil {
 		return nil, err
@@ -112,6 +117,16 @@ func (n *Node) assemble(ctx context.Context, o Options, metricsListener net.List
 	rotations.Start()
 	n.onClose(func(context.Context) error { rotations.Stop(); return nil })
 	return p, nil
+}
+
+// watchDisk ends the node when the disk under the embedded store has failed: what the store holds is
+// only known when it is opened anew.
+func (n *Node) watchDisk(ctx context.Context, s *sqlite.Store) {
+	select {
+	case err := <-s.Failed():
+		n.failed <- fmt.Errorf("keep the store: %w", err)
+	case <-ctx.Done():
+	}
 }
 
 // lookAround is how often a node of a shared store looks for work that others left: leases that a

@@ -64,7 +64,7 @@ func discard(ctx context.Context, f *folder.Folder) error {
 	if err != nil || !exists || len(mark) == 0 {
 		return err
 	}
-	for _, suffix := range []string{"", "-wal", "-shm"} {
+	for _, suffix := range []string{"", "-wal", "-shm", "-sum"} {
 		if err := os.Remove(f.Path(dataFile) + suffix); err != nil && !errors.Is(err, os.ErrNotExist) {
 			return fmt.Errorf("remove what an unfinished restore left: %w", err)
 		}
@@ -75,6 +75,9 @@ func discard(ctx context.Context, f *folder.Folder) error {
 // begin takes an empty store for an import. The epoch is one that no node has begun.
 func (s *Store) begin(c *conn) error {
 	s.installation, s.node, s.epoch = "restoring", ident.New("n"), store.RestoredEpoch(time.Now(), 0)
+	if err := s.disk.sums.begin(s.epoch); err != nil {
+		return err
+	}
 	if _, err := c.exec("BEGIN IMMEDIATE"); err != nil {
 		return err
 	}

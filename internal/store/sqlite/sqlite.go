@@ -42,6 +42,7 @@ type Config struct {
 
 // Store is an open embedded store.
 type Store struct {
+	disk      *disk
 	vfs       *vfs.VFS
 	folder    *folder.Folder
 	committer *committer
@@ -81,7 +82,10 @@ func Open(ctx context.Context, cfg Config) (_ *Store, err error) {
 		cfg.Logger = slog.New(slog.DiscardHandler)
 	}
 
-	if s.vfs, err = vfs.Register(ident.New("vfs"), s.layer(cfg.Disk)); err != nil {
+	if s.disk, err = openDisk(ctx, f.Path(dataFile), cfg); err != nil {
+		return nil, err
+	}
+	if s.vfs, err = vfs.Register(ident.New("vfs"), s.disk.layer); err != nil {
 		return nil, fmt.Errorf("open store: %w", err)
 	}
 	writer, err := s.connect(ctx, "cache_size(-8192)")
@@ -108,6 +112,9 @@ func Open(ctx context.Context, cfg Config) (_ *Store, err error) {
 // prepare migrates the schema, names the installation and the node where the store is new, and
 // begins an epoch. Migrations take the connection from its pool, so it is given back meanwhile.
 func (s *Store) prepare(ctx context.Context, c *conn, cfg Config) error {
+	if err := fold(ctx, c); err != nil {
+		return err
+	}
 	if err := c.c.Close(); err != nil {
 		return err
 	}
@@ -126,6 +133,9 @@ func (s *Store) prepare(ctx context.Context, c *conn, cfg Config) error {
 			return err
 		}
 	}
+	if err := s.disk.sums.begin(s.disk.epoch + 1); err != nil {
+		return err
+	}
 	_, installation, _ := strings.Cut(ident.New("i"), "_")
 	_, err = c.one(`INSERT INTO store_state (one, installation, node, epoch) VALUES (1, ?, ?, 1)
 		ON CONFLICT (one) DO UPDATE SET epoch = epoch + 1
@@ -135,6 +145,14 @@ func (s *Store) prepare(ctx context.Context, c *conn, cfg Config) error {
 		return fmt.Errorf("begin epoch: %w", errors.Unwrap(err))
 	}
 	return nil
+}
+
+// fold puts what the WAL holds into the database, which is flushed, and empties the WAL. After a
+// flush that failed the operating system may show what the disk does not have: read so, and written
+// anew, it is certain again before anything is built upon it. On a full disk the WAL stays.
+func fold(ctx context.Context, c *conn) error {
+	var busy, frames, folded int
+	return c.c.QueryRowContext(ctx, "PRAGMA wal_checkpoint(TRUNCATE)").Scan(&busy, &frames, &folded)
 }
 
 // SetChain gives the audit chain's MAC. It comes before the first Audit, which fails without, and
@@ -185,12 +203,20 @@ func (s *Store) Epoch() int64 { return s.epoch }
 // Installation is the id that the store was given when it was made.
 func (s *Store) Installation() string { return s.installation }
 
-// Ping writes a row: a full disk or a folder that became read-only is found out.
+// Ping writes a row: a full disk or a folder that became read-only is found out. It also tells of
+// damage that was met before.
 func (s *Store) Ping(ctx context.Context) error {
+	if err := s.disk.well(); err != nil {
+		return unavailable(err)
+	}
 	return s.WriteRelaxed(ctx, func(t store.Tx) error {
 		return t.(*tx).write("UPDATE store_state SET pinged_at = ?", micros(time.Now()))
 	})
 }
+
+// Failed tells, once, that a flush to disk has failed: nothing is acknowledged any more, and the
+// process is to end and begin anew with what the disk then holds.
+func (s *Store) Failed() <-chan error { return s.disk.ended }
 
 // Close waits for what is being committed and read. Safe to call twice.
 func (s *Store) Close() error { return s.close() }
@@ -207,6 +233,9 @@ func (s *Store) shut() error {
 	}
 	if s.vfs != nil {
 		s.vfs.Close()
+	}
+	if s.disk != nil {
+		errs = append(errs, s.disk.sums.close())
 	}
 	return errors.Join(append(errs, s.folder.Close())...)
 }
