@@ -533,18 +533,24 @@ func TestOpenTogether(t *testing.T) {
 	}
 }
 
-func TestNewerSchemaIsRefused(t *testing.T) {
+// A schema of a newer release is refused, unless that release says that it serves this one.
+func TestNewerSchema(t *testing.T) {
 	t.Parallel()
 	url, dir := newDatabase(t), t.TempDir()
 	s := openNode(t, url, dir)
 	sql(t, s, "INSERT INTO goose_db_version (version_id, is_applied) VALUES (9999, true)")
 	epoch := ask[int](t, s, "SELECT sum(epoch)::int FROM nodes")
-	if _, err := Open(t.Context(), Config{URL: url, Dir: t.TempDir()}); err == nil || !strings.Contains(err.Error(), "newer release") {
-		t.Errorf("open: %v", err)
+	for _, says := range []string{"'serves releases from schema 9998 on'", "NULL"} {
+		sql(t, s, "COMMENT ON TABLE goose_db_version IS "+says)
+		if _, err := Open(t.Context(), Config{URL: url, Dir: t.TempDir()}); err == nil || !strings.Contains(err.Error(), "newer release") {
+			t.Errorf("open where the schema says %s: %v", says, err)
+		}
 	}
 	if after := ask[int](t, s, "SELECT sum(epoch)::int FROM nodes"); after != epoch {
 		t.Error("the refused node began an epoch")
 	}
+	sql(t, s, "COMMENT ON TABLE goose_db_version IS 'serves releases from schema 1 on'")
+	write(t, openNode(t, url, t.TempDir()), func(store.Tx) error { return nil })
 }
 
 // What is answered is durable even where the database's default is not; only what may lag is not.
