@@ -53,7 +53,7 @@ func openDisk(ctx context.Context, database string, cfg Config) (*disk, error) {
 		return nil, err
 	}
 	d := &disk{log: cfg.Logger, under: cfg.Disk, ended: make(chan error, 1), epoch: epoch, wal: map[int64]uint32{}}
-	d.sums, err = openSums(database, epoch)
+	d.sums, err = openSums(database, epoch, cfg.Disk, cfg.Logger)
 	return d, err
 }
 
@@ -129,12 +129,8 @@ func (f *page) Read(p []byte, offset int64) vfs.Code {
 	if code != vfs.OK || len(p) != pageSize {
 		return code
 	}
-	ok, err := f.disk.sums.match(offset/pageSize, p)
-	switch {
-	case err != nil:
-		f.disk.log.Error("store: the checksum of a page could not be read", "error", err)
-		return vfs.BadRead
-	case !ok:
+	ok, code := f.disk.sums.match(offset/pageSize, p)
+	if code == vfs.OK && !ok {
 		return f.disk.damage(f.disk.sums.database, offset)
 	}
 	return code
@@ -152,9 +148,8 @@ func (f *page) Write(p []byte, offset int64) vfs.Code {
 // Sync implements vfs.File. The checksums are flushed first: as long as the flush of the pages has
 // not returned, SQLite reads all of them from the WAL.
 func (f *page) Sync() vfs.Code {
-	if err := f.disk.sums.flush(); err != nil {
-		f.disk.log.Error("store: the checksums of pages could not be written", "error", err)
-		return vfs.BadWrite
+	if code := f.disk.sums.flush(); code != vfs.OK {
+		return code
 	}
 	return f.File.Sync()
 }

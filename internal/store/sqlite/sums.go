@@ -5,10 +5,12 @@ import (
 	"errors"
 	"fmt"
 	"hash/crc32"
-	"io"
+	"log/slog"
 	"os"
 	"slices"
 	"sync"
+
+	"github.com/scaivault/scaivault/internal/store/sqlite/vfs"
 )
 
 // sums are the checksums of the database's pages, in a file beside it: a header of 16 bytes (a
@@ -22,7 +24,7 @@ import (
 // checksums begin anew.
 type sums struct {
 	database string
-	file     *os.File
+	file     vfs.File
 
 	mu      sync.Mutex
 	waiting map[int64]uint32 // of pages written since the last flush
@@ -30,25 +32,33 @@ type sums struct {
 
 const sumsWord = "scvsums1"
 
-// openSums opens the checksums of a database which is in the epoch.
-func openSums(database string, epoch int64) (*sums, error) {
-	file, err := os.OpenFile(database+"-sum", os.O_RDWR|os.O_CREATE, 0o600)
+// openSums opens the checksums of a database which is in the epoch. Those of another epoch are of no
+// use: who opened the store in between knew no checksums, or it is another copy.
+func openSums(database string, epoch int64, under vfs.Layer, log *slog.Logger) (*sums, error) {
+	path := database + "-sum"
+	file, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {
 		return nil, fmt.Errorf("open page checksums: %w", err)
 	}
-	s := &sums{database: database, file: file, waiting: map[int64]uint32{}}
+	s := &sums{database: database, file: vfs.OS(file), waiting: map[int64]uint32{}}
+	if under != nil {
+		s.file = under(path, s.file)
+	}
 	var header [16]byte
-	_, err = file.ReadAt(header[:], 0)
+	if code := s.file.Read(header[:], 0); code != vfs.OK && code != vfs.Short {
+		return nil, errors.Join(errors.New("read page checksums: the disk failed"), s.close())
+	}
 	known := int64(binary.BigEndian.Uint64(header[8:]))
 	// The next epoch is written before it begins: the end may come in between.
-	if err == nil && string(header[:8]) == sumsWord && (known == epoch || known == epoch+1) {
+	if string(header[:8]) == sumsWord && (known == epoch || known == epoch+1) {
 		return s, nil
 	}
-	if err != nil && !errors.Is(err, io.EOF) && !errors.Is(err, io.ErrUnexpectedEOF) {
-		return nil, errors.Join(fmt.Errorf("read page checksums: %w", err), file.Close())
+	if epoch > 0 {
+		log.Warn("store: the checksums of pages are of another epoch or are lost, and begin anew: what is written from now on is checked",
+			"epoch", epoch, "checksums", known)
 	}
-	if err := file.Truncate(0); err != nil {
-		return nil, errors.Join(fmt.Errorf("begin page checksums: %w", err), file.Close())
+	if s.file.Truncate(0) != vfs.OK {
+		return nil, errors.Join(errors.New("begin page checksums: the disk failed"), s.close())
 	}
 	return s, nil
 }
@@ -56,11 +66,8 @@ func openSums(database string, epoch int64) (*sums, error) {
 // begin notes the epoch that is about to begin.
 func (s *sums) begin(epoch int64) error {
 	header := binary.BigEndian.AppendUint64([]byte(sumsWord), uint64(epoch))
-	if _, err := s.file.WriteAt(header, 0); err != nil {
-		return fmt.Errorf("write page checksums: %w", err)
-	}
-	if err := s.file.Sync(); err != nil {
-		return fmt.Errorf("flush page checksums: %w", err)
+	if s.file.Write(header, 0) != vfs.OK || s.file.Sync() != vfs.OK {
+		return errors.New("write page checksums: the disk is full, or failed")
 	}
 	return nil
 }
@@ -71,18 +78,18 @@ func pageSum(p []byte) uint32 { return max(crc32.ChecksumIEEE(p), 1) }
 func place(page int64) int64 { return 16 + 4*page }
 
 // match tells whether a page is the one that was written, as far as that is known.
-func (s *sums) match(page int64, p []byte) (bool, error) {
+func (s *sums) match(page int64, p []byte) (bool, vfs.Code) {
 	s.mu.Lock()
 	want, ok := s.waiting[page]
 	s.mu.Unlock()
 	if !ok {
 		var stored [4]byte
-		if _, err := s.file.ReadAt(stored[:], place(page)); err != nil && !errors.Is(err, io.EOF) {
-			return false, err
+		if code := s.file.Read(stored[:], place(page)); code != vfs.OK && code != vfs.Short {
+			return false, code
 		}
 		want = binary.BigEndian.Uint32(stored[:])
 	}
-	return want == 0 || want == pageSum(p), nil
+	return want == 0 || want == pageSum(p), vfs.OK
 }
 
 // note takes the checksum of a page that was written. What is not a page makes those it touches
@@ -97,11 +104,11 @@ func (s *sums) note(page int64, p []byte) {
 }
 
 // flush makes what was noted durable.
-func (s *sums) flush() error {
+func (s *sums) flush() vfs.Code {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if len(s.waiting) == 0 {
-		return nil
+		return vfs.OK
 	}
 	pages := make([]int64, 0, len(s.waiting))
 	for page := range s.waiting {
@@ -117,16 +124,21 @@ func (s *sums) flush() error {
 		for _, page := range pages[:n] {
 			b = binary.BigEndian.AppendUint32(b, s.waiting[page])
 		}
-		if _, err := s.file.WriteAt(b, place(pages[0])); err != nil {
-			return err
+		if code := s.file.Write(b, place(pages[0])); code != vfs.OK {
+			return code
 		}
 		pages = pages[n:]
 	}
-	if err := s.file.Sync(); err != nil {
-		return err
+	if code := s.file.Sync(); code != vfs.OK {
+		return code
 	}
 	clear(s.waiting)
-	return nil
+	return vfs.OK
 }
 
-func (s *sums) close() error { return s.file.Close() }
+func (s *sums) close() error {
+	if s.file.Close() != vfs.OK {
+		return errors.New("close page checksums: the disk failed")
+	}
+	return nil
+}
