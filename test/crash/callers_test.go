@@ -20,9 +20,8 @@ import (
 )
 
 const (
-	// callers work at the same time, and each rests up to this long after a call.
+	// callers work at the same time.
 	callers = 20
-	restful = 60 * time.Millisecond
 	// patience is how long a caller waits for an answer.
 	patience = 12 * time.Second
 
@@ -48,12 +47,12 @@ type prefixRevocation struct{ begun, answered time.Time }
 type rotations struct{ answered, refused, unknown int }
 
 // employ sets the callers to work until the function that it returns is called.
-func (w *world) employ(t *testing.T) (rest func()) {
+func (w *world) employ(t *testing.T, p plan) (rest func()) {
 	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())
 	var all sync.WaitGroup
 	for range callers {
-		all.Go(func() { w.repeat(ctx, func() time.Duration { return rand.N(restful) }, w.once) })
+		all.Go(func() { w.repeat(ctx, func() time.Duration { return rand.N(p.rest) }, w.once) })
 	}
 	all.Go(func() { w.repeat(ctx, func() time.Duration { return rotateEvery }, w.rotate) })
 	all.Go(func() { w.repeat(ctx, func() time.Duration { return prefixEvery }, w.revokePrefix) })

@@ -1,6 +1,7 @@
 package crash_test
 
 import (
+	"math/rand/v2"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -31,7 +32,7 @@ const sparedFor = 20
 // disturb goes through the schedule, and heals everything at its end.
 func (w *world) disturb(t *testing.T, p plan) {
 	t.Helper()
-	s := newSchedule(p.seed, w.database != nil)
+	s := schedule{rand.New(rand.NewPCG(p.seed, 0)), p.odds}
 	var under sync.WaitGroup
 	for k, begun := 0, time.Now(); time.Since(begun) < p.lasts; k++ {
 		next := s.next()

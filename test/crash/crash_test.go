@@ -31,12 +31,14 @@ func TestMain(m *testing.M) { os.Exit(pgtest.Main(m)) }
 type plan struct {
 	seed           uint64
 	lasts, settles time.Duration
+	odds           []odds        // of the steps
+	rest           time.Duration // of a caller after a call, at most
 	full           bool
 }
 
 func planned(t *testing.T) plan {
 	t.Helper()
-	p := plan{seed: *seedFlag, settles: 3 * time.Minute}
+	p := plan{seed: *seedFlag, settles: 3 * time.Minute, rest: 60 * time.Millisecond}
 	if p.seed == 0 {
 		p.seed = rand.Uint64()>>1 + 1
 	}
@@ -57,20 +59,20 @@ func planned(t *testing.T) plan {
 // long after its end.
 func TestChaos(t *testing.T) {
 	s, p := newSummary(t), planned(t)
-	run := func(name string, short time.Duration, begin func(t *testing.T) *world) {
+	run := func(name string, short time.Duration, odds []odds, begin func(t *testing.T) *world) {
 		t.Run(name, func(t *testing.T) {
 			p := p
-			p.lasts = cmp.Or(p.lasts, short)
+			p.lasts, p.odds = cmp.Or(p.lasts, short), odds
 			w := begin(t)
 			w.treat(t, p)
 			s.add(t, w.compare(t, p))
 		})
 	}
-	run("embedded store", 5*time.Second, func(t *testing.T) *world {
+	run("embedded store", 5*time.Second, oddsOfOne, func(t *testing.T) *world {
 		t.Helper()
 		return newEmbedded(t, vaulttest.Start(t))
 	})
-	run("three nodes", 7*time.Second, func(t *testing.T) *world {
+	run("three nodes", 7*time.Second, oddsOfThree, func(t *testing.T) *world {
 		t.Helper()
 		return newShared(t, 3)
 	})
@@ -83,7 +85,7 @@ func TestChaos(t *testing.T) {
 // and then lets everything come to rest.
 func (w *world) treat(t *testing.T, p plan) {
 	t.Helper()
-	rest := w.employ(t)
+	rest := w.employ(t, p)
 	seen := w.watch(t)
 	w.disturb(t, p)
 	rest()

@@ -10,7 +10,7 @@ import (
 )
 
 // plantedFor is how long the real program with a fault is treated.
-const plantedFor = 15 * time.Second
+const plantedFor = 20 * time.Second
 
 // plantFaults wants every known-bad build caught, and tells by what: the tests
 // that make the moment, and the crash test itself where chance finds it.
@@ -36,7 +36,8 @@ func plantFaults(t *testing.T, s *summary) {
 // oracle finds is what catches it.
 func caughtLive(t *testing.T, f planted.Fault) (checks []string) {
 	t.Helper()
-	p := plan{seed: 1, lasts: plantedFor, settles: 30 * time.Second}
+	p := plan{seed: 1, lasts: plantedFor, settles: 30 * time.Second, rest: time.Millisecond,
+		odds: []odds{{killNode, 100, 0, 0}}} // some in the midst of an issuance
 	w := newEmbedded(t, vaulttest.StartProgram(t, f.Program(t)))
 	w.treat(t, p)
 	found := w.compare(t, p).wrong

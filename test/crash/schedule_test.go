@@ -39,33 +39,29 @@ type schedule struct {
 // odds are the share of a kind of step among all, and how long it lasts.
 type odds struct {
 	kind     string
-	share    int
+	share    int // of a hundred
 	from, to time.Duration
 }
 
-func newSchedule(seed uint64, shared bool) *schedule {
-	s := &schedule{random: rand.New(rand.NewPCG(seed, 0))}
-	ms := time.Millisecond
-	if !shared {
-		s.odds = []odds{
-			{killNode, 70, 0, 400 * ms},
-			{shortPause, 8, 100 * ms, claimLimit - 2*time.Second},
-			{longPause, 2, claimLimit + time.Second, claimLimit + 3*time.Second},
-			{loseSource, 20, 200 * ms, 4 * time.Second},
-		}
-		return s
+// oddsOfOne and oddsOfThree are how often what happens to one node and to three,
+// of a hundred steps.
+var (
+	oddsOfOne = []odds{
+		{killNode, 70, 0, 400 * time.Millisecond},
+		{shortPause, 8, 100 * time.Millisecond, claimLimit - 2*time.Second},
+		{longPause, 2, claimLimit + time.Second, claimLimit + 3*time.Second},
+		{loseSource, 20, 200 * time.Millisecond, 4 * time.Second},
 	}
-	s.odds = []odds{
+	oddsOfThree = []odds{
 		{killNode, 55, 0, 3 * time.Second},
-		{shortPause, 9, 100 * ms, claimLimit - time.Second},
+		{shortPause, 9, 100 * time.Millisecond, claimLimit - time.Second},
 		{longPause, 5, claimLimit + time.Second, claimLimit + 4*time.Second},
-		{loseStore, 10, 200 * ms, claimLimit + 3*time.Second},
-		{loseSource, 13, 200 * ms, claimLimit + 3*time.Second},
-		{loseSources, 4, 200 * ms, 4 * time.Second},
+		{loseStore, 10, 200 * time.Millisecond, claimLimit + 3*time.Second},
+		{loseSource, 13, 200 * time.Millisecond, claimLimit + 3*time.Second},
+		{loseSources, 4, 200 * time.Millisecond, 4 * time.Second},
 		{killDatabase, 4, 0, 2 * time.Second},
 	}
-	return s
-}
+)
 
 func (s *schedule) next() step {
 	drawn := step{
