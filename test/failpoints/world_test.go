@@ -58,14 +58,18 @@ func newWorld(t *testing.T, p place, form client.Document) *world {
 
 func newWorldOf(t *testing.T, program string, p place, form client.Document) *world {
 	t.Helper()
-	w := &world{source: p.source, db: p.source.CreateDB(t)}
 	if p.store == nil {
-		w.nodes = []*vaulttest.Server{vaulttest.StartProgram(t, program)}
-	} else {
-		w.nodes = vaulttest.StartNodes(t, program, 2, p.store.SuperURL(p.store.CreateDB(t)))
+		return newWorldOn(t, []*vaulttest.Server{vaulttest.StartProgram(t, program)}, p.source, form)
 	}
+	return newWorldOn(t, vaulttest.StartNodes(t, program, 2, p.store.SuperURL(p.store.CreateDB(t))), p.source, form)
+}
+
+// newWorldOn sets running nodes up.
+func newWorldOn(t *testing.T, nodes []*vaulttest.Server, source *pgtest.Server, form client.Document) *world {
+	t.Helper()
+	w := &world{nodes: nodes, source: source, db: source.CreateDB(t)}
 	w.role = "r" + w.db[len(w.db)-8:]
-	root, password := p.source.NewRoot(t, pgtest.Plain)
+	root, password := source.NewRoot(t, pgtest.Plain)
 	w.root = root
 	sql, err := postgresql.SetupSQL(postgresql.Setup{Root: root, Database: w.db, Owner: pgtest.Superuser, Way: postgresql.SetupCreateRole})
 	if err != nil {
