@@ -141,7 +141,7 @@ func unwrap(ctx context.Context, s Seal, stored []byte) (*contents, error) {
 		return nil, errors.New("open keyring: what the store holds is damaged, or of a newer release")
 	}
 	if w.KeyID != s.ID() {
-		return nil, fmt.Errorf("open keyring: the data were sealed by key %s, and this key is %s; give the server the key file that was made with these data", w.KeyID, s.ID())
+		return nil, fmt.Errorf("open keyring: the data were sealed by key %s, and this key is %s: %w", w.KeyID, s.ID(), ErrOtherKey)
 	}
 	plaintext, err := s.Unwrap(ctx, w.Sealed)
 	if err != nil {
