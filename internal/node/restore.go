@@ -21,7 +21,7 @@ import (
 // VerifyBackup reads a whole backup and touches no store. Where the seal's key is at hand it also
 // proves that the key opens what is sealed, and that nobody else wrote the backup.
 func VerifyBackup(ctx context.Context, c *config.Config, r *backup.Reader) (*backup.Summary, error) {
-	_, _, mac, err := openBackup(ctx, c, r)
+	_, mac, err := openBackup(ctx, c, r)
 	if err != nil && !errors.Is(err, seal.ErrNoKey) {
 		return nil, err
 	}
@@ -35,15 +35,16 @@ func VerifyBackup(ctx context.Context, c *config.Config, r *backup.Reader) (*bac
 
 // openBackup opens the keyring of a backup with the seal's key. It never makes one: what was sealed
 // by another key would stay closed.
-func openBackup(ctx context.Context, c *config.Config, r *backup.Reader) (key *seal.File, keys *seal.Keyring, mac []byte, err error) {
-	if key, err = seal.OpenFile(c.SealKeyFile); err != nil {
-		return nil, nil, nil, err
+func openBackup(ctx context.Context, c *config.Config, r *backup.Reader) (keys *seal.Keyring, mac []byte, err error) {
+	key, err := seal.OpenFile(c.SealKeyFile)
+	if err != nil {
+		return nil, nil, err
 	}
 	if keys, err = seal.OpenSealed(ctx, key, r.Header.Keyring); err != nil {
-		return nil, nil, nil, err
+		return nil, nil, err
 	}
 	mac, err = keys.BackupKey()
-	return key, keys, mac, err
+	return keys, mac, err
 }
 
 // Restore makes the store of a backup in an empty place. Before anything is written it is known that
@@ -53,7 +54,7 @@ func openBackup(ctx context.Context, c *config.Config, r *backup.Reader) (key *s
 //
 // acceptBroken restores a store whose audit chain was broken already when it was backed up.
 func Restore(ctx context.Context, c *config.Config, o Options, r *backup.Reader, acceptBroken bool) (*backup.Summary, error) {
-	_, keys, mac, err := openBackup(ctx, c, r)
+	keys, mac, err := openBackup(ctx, c, r)
 	if errors.Is(err, seal.ErrNoKey) {
 		return nil, fmt.Errorf("restore: the backup does not hold the seal key, and there is none at %s: bring the key file back that the data were sealed by, or set SEAL_KEY_FILE", c.SealKeyFile)
 	}

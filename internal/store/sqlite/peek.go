@@ -11,6 +11,7 @@ import (
 	"strings"
 
 	driver "modernc.org/sqlite"
+	sqlite3 "modernc.org/sqlite/lib"
 )
 
 // Peek reads a small value of the store in the folder without opening the store: nothing is made
@@ -29,10 +30,16 @@ func Peek(ctx context.Context, dir, key string) (value []byte, exists bool, err 
 		return nil, false, fmt.Errorf("look at store: %w", err)
 	}
 	err = peekRow(ctx, file, "SELECT value FROM meta WHERE key = ?", []any{key}, &value)
+	if err == nil {
+		return value, true, nil
+	}
+	if nothing(err) { // a store has a state from its first moment on
+		err = peekRow(ctx, file, "SELECT true FROM store_state", nil, &exists)
+	}
 	if err != nil && !nothing(err) {
 		return nil, true, fmt.Errorf("look at store: %w", err)
 	}
-	return value, true, nil
+	return nil, exists, nil
 }
 
 // peekEpoch is the epoch that the database is in; 0 for one that is not made yet.
@@ -59,7 +66,10 @@ func peekRow(ctx context.Context, file, query string, args []any, dest ...any) e
 	return db.QueryRowContext(ctx, query, args...).Scan(dest...)
 }
 
-// nothing tells whether an error says that the row, or its table, is not there yet.
+// nothing tells whether an error says that the row, or its table, is not there yet. A database with a
+// journal to be rolled back is one whose making was cut off before it got its WAL.
 func nothing(err error) bool {
-	return errors.Is(err, sql.ErrNoRows) || strings.Contains(err.Error(), "no such table")
+	var failed *driver.Error
+	unmade := errors.As(err, &failed) && failed.Code() == sqlite3.SQLITE_READONLY_ROLLBACK
+	return unmade || errors.Is(err, sql.ErrNoRows) || strings.Contains(err.Error(), "no such table")
 }
