@@ -213,7 +213,7 @@ func (s *Service) refresh(ctx context.Context, l *live, e *Engine, doubt bool) (
 }
 
 // rootTries bounds how often opening begins anew because the root was rotated meanwhile.
-const rootTries = 3
+const rootTries = 10
 
 // reopen opens the source with the newest version of its root secret, else with the candidate of a
 // rotation, else, where nothing else is open, with a former version. It tells the version that works,
@@ -271,15 +271,16 @@ func identity(e *Engine) *access.Caller {
 	return access.System(e.Tenant, "dynamic:"+e.Name, "system:dynamic-engines")
 }
 
-// openAnew opens the source again whatever is open, so that a root that the source no longer accepts is
-// found out. What is open stays in use where nothing newer works.
-func (s *Service) openAnew(ctx context.Context, e *Engine) (*Handle, error) {
+// openNow gives the source open with the root secret's newest version, whenever that was looked at
+// last. In doubt it is opened again whatever is open, so that a root that the source no longer accepts
+// is found out. What is open stays in use where nothing newer works.
+func (s *Service) openNow(ctx context.Context, e *Engine, doubt bool) (*Handle, error) {
 	l := s.liveOf(e)
 	if err := l.turn(ctx); err != nil {
 		return nil, err
 	}
 	defer func() { l.opening <- struct{}{} }()
-	return s.refresh(ctx, l, e, true)
+	return s.refresh(ctx, l, e, doubt)
 }
 
 // suspect has the root proved anew before the next use.

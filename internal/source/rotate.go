@@ -149,11 +149,7 @@ func (s *Service) settleRotation(ctx context.Context, e *Engine) (*Handle, *cand
 	if err != nil {
 		return nil, nil, err
 	}
-	open := s.Acquire
-	if pending != nil {
-		open = s.openAnew
-	}
-	h, err := open(ctx, e)
+	h, err := s.openNow(ctx, e, pending != nil)
 	if err != nil {
 		return nil, nil, err
 	}
