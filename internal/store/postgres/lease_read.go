@@ -52,31 +52,55 @@ func (r *reader) LeasesByUsername(usernames []string) (map[string]*store.Lease, 
 	return byName, nil
 }
 
-// Leases lists by filter, newest first; see [store.Reader].
+// Leases lists by filter, newest first; see [store.Reader]. What no index is made for is only checked:
+// the planner, which knows nothing of a table that has no statistics yet, would gather all that a
+// wrong index holds and sort it.
 func (r *reader) Leases(f store.LeaseFilter, before string, limit int) ([]*store.Lease, error) {
 	var q condition
-	q.text("tenant = ?", f.Tenant)
-	q.text("engine_id = ?", f.EngineID)
-	q.text("role = ?", f.Role)
-	q.text("identity = ?", f.Identity)
-	q.text("token_id = ?", f.TokenID)
-	q.text("status = ?", string(f.Status))
+	q.check("tenant = ?", f.Tenant)
 	q.text("username = ?", f.Username)
-	q.moment("expires_at < ?", f.ExpiresBefore)
-	q.moment("expires_at > ?", f.ExpiresAfter)
-	q.moment("issued_at < ?", f.IssuedBefore)
-	if f.Status != "" && f.Status != api.LeaseRevoked {
+	q.text("engine_id = ?", f.EngineID)
+	q.text("identity = ?", f.Identity)
+	if f.TokenID != "" {
+		q.and("token_id = ? AND token_id <> ''", f.TokenID)
+	}
+	live := f.Status != "" && f.Status != api.LeaseRevoked
+	if live && f.EngineID+f.Identity+f.TokenID != "" {
 		q.and("status <> 'revoked'") // a parameter does not tell the planner that a partial index will do
 	}
-	if f.TokenID != "" {
-		q.and("token_id <> ''")
+	if live && f.EngineID != "" {
+		q.text("role = ?", f.Role)
+	} else {
+		q.check("role = ?", f.Role)
 	}
+	q.check("status = ?", string(f.Status))
+	q.moment("(expires_at < ?) IS TRUE", f.ExpiresBefore)
+	q.moment("(expires_at > ?) IS TRUE", f.ExpiresAfter)
+	q.moment("(issued_at < ?) IS TRUE", f.IssuedBefore)
 	if f.Residue {
 		q.and("status = 'revoked' AND residue")
+	}
+	if f.OverdueAt != nil {
+		return r.overdueLeases(q, f, before, limit)
 	}
 	q.text("id < ?", before)
 	order := " ORDER BY id DESC" + q.limit(limit)
 	return r.leases(q.where()+order, q.args...)
+}
+
+// overdueLeases lists what is overdue and meets q. It is found first, in whatever order, and brought
+// into the order of the ids then: OFFSET 0 keeps the planner from the other way round, which would go
+// through all that is not overdue.
+func (r *reader) overdueLeases(q condition, f store.LeaseFilter, before string, limit int) ([]*store.Lease, error) {
+	q.and("overdue_at <= ? AND (status <> 'issuing') IS TRUE", micros(*f.OverdueAt))
+	if f.EngineID == "" { // leads through the index engine by engine
+		q.and("engine_id IN (SELECT engine_id FROM lease_counts)")
+	}
+	overdue := condition{args: q.args}
+	overdue.text("id < ?", before)
+	ids := "SELECT id FROM (SELECT id FROM leases " + q.where() + " OFFSET 0) AS overdue " + overdue.where() + " ORDER BY id DESC"
+	ids += overdue.limit(limit)
+	return r.leases("WHERE id = ANY (ARRAY("+ids+")) ORDER BY id DESC", overdue.args...)
 }
 
 // LeaseCounts are the kept counters of an engine, or of all.

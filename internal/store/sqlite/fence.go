@@ -131,6 +131,8 @@ func fenceScope(f *store.Fence) (index string, q condition) {
 		return "INDEXED BY leases_token ", q
 	case f.Identity != "":
 		return "INDEXED BY leases_holder ", q
+	case f.EngineID != "" && f.Role != "":
+		return "INDEXED BY leases_role ", q
 	case f.EngineID != "":
 		return "INDEXED BY leases_live ", q
 	default:

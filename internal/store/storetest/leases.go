@@ -186,6 +186,25 @@ func leaseFilters(t *testing.T, b *bundle) {
 			wantEqual(t, name, ids(value[[]*store.Lease](t)(r.Leases(tt.f, tt.after, tt.limit))), tt.want)
 		})
 	}
+
+	b.update(t, c.ID, func(l *store.Lease) { l.Status = api.LeaseActive })
+	b.update(t, e.ID, func(l *store.Lease) {
+		l.Status, l.Revocation = api.LeaseRevoking, &api.Revocation{RequestedAt: noon}
+	})
+	for name, tt := range map[string]struct {
+		f    f
+		want []string
+	}{
+		"not overdue yet":         {f{OverdueAt: atp(-time.Microsecond)}, []string{}},
+		"asked to be revoked":     {f{OverdueAt: &noon}, []string{"lease_4"}},
+		"past its end":            {f{OverdueAt: atp(3 * time.Hour)}, []string{"lease_4", "lease_2"}},
+		"past its end, engine":    {f{OverdueAt: atp(3 * time.Hour), EngineID: "eng_b"}, []string{"lease_2"}},
+		"past its end, of nobody": {f{OverdueAt: atp(3 * time.Hour), Identity: "sa:none"}, []string{}},
+	} {
+		b.read(t, func(r store.Reader) {
+			wantEqual(t, name, ids(value[[]*store.Lease](t)(r.Leases(tt.f, "", 0))), tt.want)
+		})
+	}
 }
 
 // claim is of engine eng_a.
