@@ -1,6 +1,7 @@
 package postgres_test
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"iter"
@@ -9,6 +10,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 
@@ -117,6 +119,107 @@ func TestContentOfTheSameNode(t *testing.T) {
 		}
 		return err
 	}))
+}
+
+// A store that several nodes wrote to comes into the embedded one with all their chains, and from
+// there into a shared one again.
+func TestContentOfSeveralNodes(t *testing.T) {
+	t.Parallel()
+	server := pgtest.Shared(t, 17)
+	must := func(err error) {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	days := func(n int) time.Time { return time.Date(2026, 3, 1+n, 0, 0, 0, 0, time.UTC) }
+	record := func(s store.Store, day int, action string) {
+		t.Helper()
+		must(s.Write(t.Context(), func(tx store.Tx) error {
+			return tx.Audit(store.DefaultTenant, &api.AuditEntry{Action: action, IdentityID: "sa:ci", Timestamp: days(day)})
+		}))
+	}
+	first := t.TempDir()
+	url := database(t, server, first)
+	one, two := open(t, url, first), open(t, url, t.TempDir())
+	for day := range 6 {
+		record([]store.Store{one, two}[day%2], day, fmt.Sprint("d", day))
+	}
+	moved := func(from store.Store, to storetest.Home) store.Store {
+		t.Helper()
+		var all []*store.Record
+		must(from.Export(t.Context(), func(r *store.Record) error { all = append(all, r); return nil }))
+		dir := t.TempDir()
+		must(to.Import(t.Context(), dir, func(yield func(*store.Record, error) bool) {
+			for _, r := range all {
+				if !yield(r, nil) {
+					return
+				}
+			}
+		}))
+		s, err := to.Open(t.Context(), dir, true)
+		must(err)
+		t.Cleanup(func() { s.Close() })
+		must(s.Write(t.Context(), func(tx store.Tx) error { return tx.PutMeta(store.RestoringKey, nil) }))
+		return s
+	}
+	alone := moved(one, embedded())
+	record(alone, 6, "d6")
+	check := func(s store.Store, chains int, want string) {
+		t.Helper()
+		must(s.Read(t.Context(), func(r store.Reader) error {
+			heads, err := r.AuditHeads()
+			must(err)
+			if len(heads) != chains {
+				t.Errorf("%d chains, want %d", len(heads), chains)
+			}
+			for _, h := range heads {
+				rows, err := r.AuditChain(h.Node, h.FirstSeq, 0)
+				must(err)
+				prev := h.Base
+				for _, row := range rows {
+					if !bytes.Equal(row.MAC, storetest.Chain(prev, store.AuditMessage(row))) {
+						t.Errorf("the chain of %s is broken at %d", h.Node, row.Seq)
+					}
+					prev = row.MAC
+				}
+				if !bytes.Equal(prev, h.LastMAC) {
+					t.Errorf("the chain of %s does not end where its head says", h.Node)
+				}
+			}
+			var listed []string
+			for before := int64(0); ; { // in pages of 2
+				page, err := r.AuditEntries(store.AuditFilter{IdentityID: "sa:ci"}, before, 2)
+				must(err)
+				for _, row := range page {
+					listed, before = append(listed, row.Entry.Action), row.Pos
+				}
+				if len(page) < 2 {
+					break
+				}
+			}
+			if got := strings.Join(listed, " "); got != want {
+				t.Errorf("listed %s, want %s", got, want)
+			}
+			counts, err := r.AuditCounts(store.DefaultTenant, days(0), days(9))
+			if err == nil && len(counts) != len(listed) {
+				t.Errorf("%d actions are counted, want %d", len(counts), len(listed))
+			}
+			return err
+		}))
+	}
+	check(alone, 3, "d6 d5 d4 d3 d2 d1 d0")
+	back := moved(alone, home(t, server))
+	check(back, 3, "d6 d5 d4 d3 d2 d1 d0")
+	must(alone.Write(t.Context(), func(tx store.Tx) error {
+		n, err := tx.Trim(days(0), days(3), 100)
+		if n != 3 {
+			t.Errorf("%d entries are trimmed, want 3", n)
+		}
+		return err
+	}))
+	check(alone, 3, "d6 d5 d4 d3")
+	check(moved(alone, embedded()), 3, "d6 d5 d4 d3")
 }
 
 // A table that a later release adds is exported as well, or its rows would not be in a backup.

@@ -44,30 +44,40 @@ type exporter struct {
 }
 
 func (e *exporter) run(installation string) error {
-	if err := e.state(installation); err != nil {
+	nodes, err := e.state(installation)
+	if err != nil {
 		return err
 	}
-	for _, table := range []func() error{e.metas, e.allObjects, e.allSecrets, e.allVersions, e.allLeases, e.allFences, e.chain} {
+	for _, table := range []func() error{e.metas, e.allObjects, e.allSecrets, e.allVersions, e.allLeases, e.allFences} {
 		if err := table(); err != nil {
+			return err
+		}
+	}
+	for _, n := range nodes {
+		if err := e.chain(n.ID); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-func (e *exporter) state(installation string) error {
+func (e *exporter) state(installation string) ([]store.NodeState, error) {
 	n := store.NodeState{ID: e.node, Epoch: e.epoch}
 	st := &store.State{Installation: installation}
 	if _, err := e.conn.one("SELECT config_rev, audit_base_seq, audit_base_mac FROM store_state", nil,
 		&st.ConfigRev, &n.BaseSeq, &n.BaseMAC); err != nil {
-		return err
+		return nil, err
 	}
 	n.LastSeq, n.LastMAC = n.BaseSeq, n.BaseMAC
 	if _, err := e.conn.one("SELECT seq, mac FROM audit ORDER BY seq DESC LIMIT 1", nil, &n.LastSeq, &n.LastMAC); err != nil {
-		return err
+		return nil, err
 	}
-	st.Nodes = []store.NodeState{n}
-	return e.emit(&store.Record{State: st})
+	former, err := e.formerNodes()
+	st.Nodes = append(former, n)
+	if err != nil {
+		return nil, err
+	}
+	return st.Nodes, e.emit(&store.Record{State: st})
 }
 
 func (e *exporter) metas() error {
@@ -114,9 +124,9 @@ func (e *exporter) allFences() error {
 	}, func(f *store.Fence) error { return e.emit(&store.Record{Fence: f}) })
 }
 
-func (e *exporter) chain() error {
+func (e *exporter) chain(node string) error {
 	return store.InPages(func(last *store.AuditRow) ([]*store.AuditRow, error) {
-		return e.AuditChain(e.node, last.Seq+1, store.PageSize)
+		return e.AuditChain(node, last.Seq+1, store.PageSize)
 	}, func(a *store.AuditRow) error {
 		return e.emit(&store.Record{Audit: &store.ChainEntry{Node: a.Node, Seq: a.Seq, Tenant: a.Tenant, Raw: a.Raw, MAC: a.MAC}})
 	})

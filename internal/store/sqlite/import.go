@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"iter"
 	"os"
+	"slices"
 	"time"
 
 	"github.com/scaivault/scaivault/api"
@@ -135,28 +136,35 @@ func (t *tx) put(r *store.Record) error {
 		row := &store.AuditRow{Node: r.Audit.Node, Seq: r.Audit.Seq, Tenant: r.Audit.Tenant, Raw: r.Audit.Raw, MAC: r.Audit.MAC}
 		e := &api.AuditEntry{}
 		_ = json.Unmarshal(row.Raw, e) // one that is not legible is named when the chain is verified
+		if row.Node != t.node {
+			return t.insertFormer(row, e)
+		}
 		return t.insertAudit(row, e)
 	default:
 		return errors.New("the record is empty")
 	}
 }
 
-// putState makes the store what the exported one was, in a later epoch. There is one chain here: a
-// store that several nodes wrote to does not fit.
+// putState makes the store what the exported one was, in a later epoch. Where one node wrote to that,
+// this node goes on as it and with its chain; else it is a new one beside the chains of them all.
 func (t *tx) putState(st *store.State) error {
-	var node store.NodeState
-	written := 0
-	for _, n := range st.Nodes {
-		if n.LastSeq > 0 || len(st.Nodes) == 1 {
-			node = n
-			written++
+	wrote := slices.DeleteFunc(slices.Clone(st.Nodes), func(n store.NodeState) bool { return n.LastSeq == 0 })
+	if len(wrote) == 1 {
+		n := wrote[0]
+		t.node = n.ID
+		if err := t.write("UPDATE store_state SET node = ?, epoch = max(epoch, ?), audit_base_seq = ?, audit_base_mac = ?",
+			n.ID, n.Epoch, n.BaseSeq, bytesOf(n.BaseMAC)); err != nil {
+			return err
+		}
+	} else {
+		for _, n := range wrote {
+			if err := t.write("INSERT INTO former_chains (node, epoch, base_seq, base_mac) VALUES (?, ?, ?, ?)",
+				n.ID, n.Epoch, n.BaseSeq, bytesOf(n.BaseMAC)); err != nil {
+				return err
+			}
 		}
 	}
-	if written != 1 {
-		return fmt.Errorf("the audit trail is that of %d nodes, and the embedded store keeps one node's: restore into a database (DATABASE_URL)", written)
-	}
-	return t.write("UPDATE store_state SET installation = ?, config_rev = ?, node = ?, epoch = max(epoch, ?), audit_base_seq = ?, audit_base_mac = ?",
-		st.Installation, st.ConfigRev, node.ID, node.Epoch, node.BaseSeq, bytesOf(node.BaseMAC))
+	return t.write("UPDATE store_state SET installation = ?, config_rev = ?", st.Installation, st.ConfigRev)
 }
 
 func bytesOf(b []byte) []byte {
