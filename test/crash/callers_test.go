@@ -119,7 +119,7 @@ func (w *world) issue(ctx context.Context, n *node) *credential {
 		return nil
 	}
 	c := &credential{lease: answer.LeaseID, username: answer.Data["username"], password: answer.Data["password"], role: role,
-		answered: time.Now(), ends: answer.ExpiresAt}
+		answered: time.Now(), ends: answer.ExpiresAt.Truncate(time.Microsecond)} // as stores keep it
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.given = append(w.given, c)
@@ -219,7 +219,8 @@ func (w *world) refused(n *node, what string, err error, expected ...client.Code
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.refusals[fmt.Sprintf("%s: %d %s: %s", what, refused.Status, refused.Code, refused.Message)]++
+	w.refusals = append(w.refusals, fmt.Sprintf("%s at %s: %s: %d %s: %s (%s)", time.Now().UTC().Format(time.StampMilli), n.vault.URL, what,
+		refused.Status, refused.Code, refused.Message, refused.RequestID))
 }
 
 func (w *world) answer(what string) {

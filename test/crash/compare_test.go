@@ -4,6 +4,9 @@ import (
 	"context"
 	"fmt"
 	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -48,14 +51,31 @@ func (w *world) compare(t *testing.T, p plan) report {
 	if p.full && w.lateness.able > latest {
 		r.wrong = append(r.wrong, fmt.Sprintf("an account outlived its end by %s while a node was up", w.lateness.able))
 	}
-	refusals := 0
-	for what, n := range w.refusals {
-		refusals += n
-		t.Logf("%d times: %s", n, what)
+	for _, what := range w.refusals {
+		t.Log(what)
 	}
-	r.none("answers but 503 that no trouble explains", refusals)
+	r.none("answers but 503 that no trouble explains", len(w.refusals))
 	t.Logf("\n%s", r)
+	if len(r.wrong) > 0 {
+		w.keepLogs(t)
+	}
 	return r
+}
+
+// keepLogs writes down what the servers said, for whoever looks for a cause.
+func (w *world) keepLogs(t *testing.T) {
+	t.Helper()
+	const dir = "../../.cache/crash-logs"
+	if err := os.MkdirAll(dir, 0o750); err != nil {
+		t.Fatal(err)
+	}
+	for k, n := range w.nodes {
+		path := filepath.Join(dir, fmt.Sprintf("%s-%d.log", strings.ReplaceAll(t.Name(), "/", "-"), k))
+		if err := os.WriteFile(path, []byte(n.vault.Output()), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		t.Logf("the output of %s is in %s", n.vault.URL, path)
+	}
 }
 
 func (w *world) disturbances(r *report, p plan) {
@@ -124,7 +144,7 @@ func (w *world) compareAnswers(t *testing.T, r *report, leases map[string]api.Le
 		}
 		if !w.asked(c, l) {
 			unasked++
-			t.Logf("%s was given and ended: %+v", c.username, *l.Revocation)
+			t.Logf("%s was given until %s and ended: %+v", c.username, c.ends, *l.Revocation)
 		}
 		if !c.refusedAt.IsZero() && c.refusedAt.Before(c.ends) && (l.Revocation == nil || c.refusedAt.Before(l.Revocation.RequestedAt)) {
 			refused++

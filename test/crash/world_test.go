@@ -48,7 +48,7 @@ type world struct {
 	prefixes  []prefixRevocation
 	rotations rotations
 	answers   map[string]int // of other calls, by what was asked
-	refusals  map[string]int // that no trouble explains
+	refusals  []string       // that no trouble explains
 	done      map[string]int // steps, by kind
 	cuts      map[string]int // of networks, by fault
 	lateness  lateness
@@ -57,7 +57,7 @@ type world struct {
 
 func newWorld(t *testing.T, name string, major int) *world {
 	t.Helper()
-	w := &world{name: name, answers: map[string]int{}, refusals: map[string]int{}, done: map[string]int{}, cuts: map[string]int{},
+	w := &world{name: name, answers: map[string]int{}, done: map[string]int{}, cuts: map[string]int{},
 		source: pgtest.Start(t, major), lateness: lateness{late: map[string]time.Duration{}}}
 	w.db = w.source.CreateDB(t)
 	w.source.ExecIn(t, w.db, "CREATE TABLE items (id int)")
