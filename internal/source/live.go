@@ -128,30 +128,6 @@ func (l *live) doubt() bool {
 	return true
 }
 
-// rootMoved tells whether there is another root to try than the one that is open: a newer version of
-// the secret, or the candidate of a rotation.
-func (s *Service) rootMoved(ctx context.Context, l *live, e *Engine) bool {
-	l.mu.Lock()
-	known := 0
-	if l.now != nil {
-		known = l.now.root
-	}
-	l.mu.Unlock()
-	version, err := s.rootVersion(ctx, e)
-	if err != nil || version != known && version != l.tried() {
-		return err == nil
-	}
-	pending, err := s.candidate(ctx, e)
-	return err == nil && pending != nil
-}
-
-// tried is the version of the root secret that was tried last.
-func (l *live) tried() int {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.rootTried
-}
-
 // turn waits until the caller may open.
 func (l *live) turn(ctx context.Context) error {
 	select {
@@ -210,36 +186,6 @@ func (s *Service) refresh(ctx context.Context, l *live, e *Engine, doubt bool) (
 		}
 	}
 	return nil, err
-}
-
-// rootTries bounds how often opening begins anew because the root was rotated meanwhile.
-const rootTries = 10
-
-// reopen opens the source with the newest version of its root secret, else with the candidate of a
-// rotation, else, where nothing else is open, with a former version. It tells the version that works,
-// the newest, and why that was refused if it was. A refusal by a root that is no longer the newest
-// says nothing: then it begins anew.
-func (s *Service) reopen(ctx context.Context, e *Engine, usable bool) (opened engine.Engine, version, newest int, refused, err error) {
-	for tried := 1; ; tried++ {
-		var root map[string]statement.Secret
-		if root, newest, err = s.root(ctx, e); err != nil {
-			return nil, 0, newest, nil, err
-		}
-		version = newest
-		opened, refused = s.open(ctx, e, root)
-		if err = refused; kindOf(err) == engine.Misconfigured {
-			opened, version, err = s.recoverRoot(ctx, e, err)
-		}
-		if kindOf(err) == engine.Misconfigured && tried < rootTries {
-			if now, unread := s.rootVersion(ctx, e); unread == nil && now != newest {
-				continue
-			}
-		}
-		if kindOf(err) == engine.Misconfigured && !usable {
-			opened, version, err = s.formerRoot(ctx, e, newest, err)
-		}
-		return opened, version, newest, refused, err
-	}
 }
 
 // keeps notes that what is open stays in use because the newest root does not work, and why.

@@ -106,3 +106,65 @@ func (s *Service) formerRoot(ctx context.Context, e *Engine, newest int, refused
 	}
 	return nil, 0, refused
 }
+
+// rootTries bounds how often opening begins anew because the root was rotated meanwhile.
+const rootTries = 10
+
+// reopen opens the source with the newest version of its root secret, else with the candidate of a
+// rotation, else, where nothing else is open, with a former version. It tells the version that works,
+// the newest, and why that was refused if it was. A refusal by a root that is no longer the newest
+// says nothing: then it begins anew.
+func (s *Service) reopen(ctx context.Context, e *Engine, usable bool) (opened engine.Engine, version, newest int, refused, err error) {
+	for tried := 1; ; tried++ {
+		var root map[string]statement.Secret
+		if root, newest, err = s.root(ctx, e); err != nil {
+			return nil, 0, newest, nil, err
+		}
+		version = newest
+		opened, refused = s.open(ctx, e, root)
+		if err = refused; kindOf(err) == engine.Misconfigured {
+			opened, version, err = s.recoverRoot(ctx, e, err)
+		}
+		if tried < rootTries && s.overtaken(ctx, e, newest, err) {
+			continue
+		}
+		if kindOf(err) == engine.Misconfigured && !usable {
+			opened, version, err = s.formerRoot(ctx, e, newest, err)
+		}
+		return opened, version, newest, refused, err
+	}
+}
+
+// overtaken tells whether opening failed because the root was rotated meanwhile.
+func (s *Service) overtaken(ctx context.Context, e *Engine, newest int, err error) bool {
+	switch {
+	case fault.CodeOf(err) == fault.VersionConflict: // the candidate that the source accepted is no longer the candidate
+		return true
+	case kindOf(err) != engine.Misconfigured:
+		return false
+	}
+	now, unread := s.rootVersion(ctx, e)
+	return unread == nil && now != newest
+}
+
+// rootMoved tells whether there is another root to try than the one that is open and the one that was
+// tried last: a newer version of the secret, or the candidate of a rotation. Both are looked at in
+// one moment: a candidate becomes a version in one.
+func (s *Service) rootMoved(ctx context.Context, l *live, e *Engine) (moved bool) {
+	l.mu.Lock()
+	open, tried := 0, l.rootTried
+	if l.now != nil {
+		open = l.now.root
+	}
+	l.mu.Unlock()
+	err := s.store.Read(ctx, func(r store.Reader) error {
+		secret, err := r.Secret(e.Tenant, e.Config.RootCredentialsPath)
+		if err != nil {
+			return err
+		}
+		pending, err := r.Meta(candidateKey(e.Tenant, e.Config.RootCredentialsPath))
+		moved = len(pending) > 0 || secret.Version != open && secret.Version != tried
+		return err
+	})
+	return err == nil && moved
+}
