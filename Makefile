@@ -15,7 +15,7 @@ CRASH_SECONDS = $(if $(filter command line,$(origin SECONDS)),$(SECONDS),600)
 FUZZ_SECONDS ?= 10
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo test unit race crash crash-nodes crash-matrix fence-rounds end-to-end fuzz bench lint fmt fmt-check vet vuln \
+.PHONY: help build demo test unit race crash crash-nodes crash-matrix bad-disks fence-rounds end-to-end fuzz bench lint fmt fmt-check vet vuln \
 	generate check-generated doc-tools postgres tools clean
 
 help: ## This list
@@ -53,6 +53,9 @@ crash-matrix: postgres ## The server killed at every named moment, on both store
 
 fence-rounds: postgres ## Fifty revocations in the middle of 20 issuers on three nodes; none survives
 	SCAIVAULT_TEST_FULL=1 $(GO) test -count=1 -timeout 60m -v -run TestFenceRounds ./test/failpoints
+
+bad-disks: ## Power cuts, failed flushes, full disks, flipped bits, older copies: the whole matrix, printed
+	SCAIVAULT_TEST_FULL=1 $(GO) test -count=1 -timeout 60m -v ./test/disk
 
 end-to-end: postgres ## The end-to-end tests with the numbers that are promised: 5,000 leases, 500 overdue, 500 rounds
 	SCAIVAULT_TEST_FULL=1 $(GO) test -count=1 -timeout 60m -v ./test/e2e

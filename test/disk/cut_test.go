@@ -59,7 +59,7 @@ func TestPowerCut(t *testing.T) {
 	v.close()
 
 	seed := rand.Uint64()
-	random := rand.New(rand.NewPCG(seed, 0)) //nolint:gosec // the seed is told, so that a failure can be seen again
+	random := rand.New(rand.NewPCG(seed, 0)) // told, so that a failure can be seen again
 	for range often(12, 200) {
 		moment := 1 + random.IntN(len(r.events))
 		for _, l := range losses {

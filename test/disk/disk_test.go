@@ -21,6 +21,7 @@ import (
 	"github.com/scaivault/scaivault/engine"
 	"github.com/scaivault/scaivault/internal/access"
 	"github.com/scaivault/scaivault/internal/audit"
+	"github.com/scaivault/scaivault/internal/clock"
 	"github.com/scaivault/scaivault/internal/ident"
 	"github.com/scaivault/scaivault/internal/lease"
 	"github.com/scaivault/scaivault/internal/lease/leasetest"
@@ -85,16 +86,22 @@ func open(dir, witnessFile string, disk vfs.Layer, at *leasetest.Source) (*vault
 	if err != nil {
 		return nil, err
 	}
-	door := access.New(access.Config{Store: s, Limits: access.Limits{Off: true}})
+	guard := clock.New(clock.Config{Store: s, Logger: quiet})
+	if err := guard.Open(context.Background()); err != nil {
+		_ = s.Close()
+		return nil, err
+	}
+	door := access.New(access.Config{Store: guard, Limits: access.Limits{Off: true}})
 	v := &vault{store: s, caller: access.System(tenant, holder)}
 	v.caller.Origin = access.Origin{RequestID: ident.New(ident.Request), SourceIP: netip.MustParseAddr("192.0.2.1"), Start: time.Now()}
-	v.sources = source.New(source.Config{Store: s, Door: door, Secrets: secrets{}, Logger: quiet,
+	v.sources = source.New(source.Config{Store: guard, Door: door, Secrets: secrets{}, Logger: quiet,
 		Types:       []engine.Type{&leasetest.Type{Hosts: map[string]*leasetest.Source{"one": at}}},
 		EndBindings: func(store.Tx, string, string) error { return nil },
 		Namer:       statement.NewNamer(s.Installation(), []byte("key"), nil)})
-	v.leases = lease.New(lease.Config{Store: s, Door: door, Sources: v.sources, Logger: quiet})
+	v.leases = lease.New(lease.Config{Store: guard, Clock: guard, Door: door, Sources: v.sources, Logger: quiet})
 	v.sources.SetRevoker(v.leases)
-	v.witness = witness.New(witness.Config{Store: s, Door: door, File: witnessFile, Resumed: v.leases.Kick, Logger: quiet})
+	guard.Join(door, v.leases.Kick)
+	v.witness = witness.New(witness.Config{Store: guard, Door: door, File: witnessFile, Resumed: v.leases.Kick, Logger: quiet})
 	if err := v.witness.Start(context.Background()); err != nil {
 		v.close()
 		return nil, err

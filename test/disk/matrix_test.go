@@ -57,7 +57,7 @@ var matrix = &table{rows: map[string]map[string]int{}}
 
 func TestMain(m *testing.M) {
 	code := m.Run()
-	if full() {
+	if full() || testing.Verbose() {
 		fmt.Print("\n", matrix)
 	}
 	os.Exit(code)

@@ -53,7 +53,7 @@ type VFS struct {
 	own   uintptr
 	cname uintptr
 
-	mu      sync.Mutex
+	mu      sync.RWMutex
 	methods map[uintptr]uintptr // our table of methods for each of the base's
 	files   map[uintptr]*handle // by SQLite's file
 	funcs   []any               // that the tables point to
@@ -175,10 +175,10 @@ func (v *VFS) table(base uintptr) uintptr {
 }
 
 func (v *VFS) handle(tls *libc.TLS, file uintptr) *handle {
-	v.mu.Lock()
-	defer v.mu.Unlock()
+	v.mu.RLock()
+	defer v.mu.RUnlock()
 	h := v.files[file]
-	h.tls = tls
+	h.tls = tls // SQLite makes one call at a time of a file
 	return h
 }
 
