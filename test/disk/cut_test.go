@@ -60,7 +60,7 @@ func TestPowerCut(t *testing.T) {
 
 	seed := rand.Uint64()
 	random := rand.New(rand.NewPCG(seed, 0)) // told, so that a failure can be seen again
-	for range often(12, 200) {
+	for range often(8, 200) {
 		moment := 1 + random.IntN(len(r.events))
 		for _, l := range losses {
 			image := filepath.Join(t.TempDir(), "image")

@@ -35,11 +35,11 @@ func TestFlippedBit(t *testing.T) {
 		files        map[string][]byte
 		times        int
 	}{
-		{"closed", "scaivault.db", closed, often(60, 2500)},
-		{"closed", "scaivault.db-sum", closed, often(10, 300)},
-		{"killed", "scaivault.db", killed, often(20, 700)},
-		{"killed", "scaivault.db-wal", killed, often(40, 1500)},
-		{"killed", "scaivault.db-sum", killed, often(10, 300)},
+		{"closed", "scaivault.db", closed, often(40, 2500)},
+		{"closed", "scaivault.db-sum", closed, often(6, 300)},
+		{"killed", "scaivault.db", killed, often(12, 700)},
+		{"killed", "scaivault.db-wal", killed, often(30, 1500)},
+		{"killed", "scaivault.db-sum", killed, often(6, 300)},
 	} {
 		told, dir := 0, filepath.Join(t.TempDir(), "data")
 		for range c.times {
