@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"sync"
 	"time"
 
 	"github.com/scaivault/scaivault/api"
@@ -109,7 +110,8 @@ func (n *Node) serveBackup(p *parts, release string) http.HandlerFunc {
 			return
 		}
 		w.Header().Set("Trailer", summaryTrailer)
-		out := &patientWriter{w: w, control: http.NewResponseController(w)}
+		out := &patientWriter{ctx: r.Context(), w: w, control: http.NewResponseController(w)}
+		defer context.AfterFunc(r.Context(), out.giveUp)()
 		// What bounds a request here is how long a write waits.
 		err := out.control.SetReadDeadline(time.Time{})
 		var summary *backup.Summary
@@ -132,17 +134,36 @@ func (n *Node) serveBackup(p *parts, release string) http.HandlerFunc {
 	}
 }
 
-// patientWriter gives each write its own time.
+// patientWriter gives each write its own time, until the context ends.
 type patientWriter struct {
+	ctx     context.Context //nolint:containedctx // of the one answer that it writes
 	w       io.Writer
 	control *http.ResponseController
 	begun   bool
+
+	mu sync.Mutex // of the deadline
 }
 
 func (p *patientWriter) Write(b []byte) (int, error) {
-	if err := p.control.SetWriteDeadline(time.Now().Add(backupPatience)); err != nil {
+	if err := p.wait(); err != nil {
 		return 0, err
 	}
 	p.begun = true
 	return p.w.Write(b)
+}
+
+func (p *patientWriter) wait() error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if err := p.ctx.Err(); err != nil {
+		return err
+	}
+	return p.control.SetWriteDeadline(time.Now().Add(backupPatience))
+}
+
+// giveUp ends the write that waits.
+func (p *patientWriter) giveUp() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	_ = p.control.SetWriteDeadline(time.Now()) // fails where the answer is over
 }
