@@ -39,8 +39,8 @@ func TestFenceRounds(t *testing.T) {
 	for _, s := range survivors {
 		t.Error(s)
 	}
-	t.Logf("rounds %d, credentials answered %d, withheld %d, revoked by the rounds %d, survivors %d",
-		rounds, len(f.answered), f.withheld, f.revoked, len(survivors))
+	t.Logf("rounds %d, credentials answered %d, withheld %d, revoked by the rounds %d in at most %.1fs each, survivors %d",
+		rounds, len(f.answered), f.withheld, f.revoked, f.longest.Seconds(), len(survivors))
 	if f.withheld == 0 {
 		t.Error("no issuance was caught by a revocation: the rounds have shown nothing")
 	}
@@ -78,6 +78,7 @@ type fencing struct {
 
 	fences  []fence
 	revoked int64
+	longest time.Duration // that a revocation took
 }
 
 // fence is one revocation of all.
@@ -94,7 +95,7 @@ func newFencing(t *testing.T, program string) *fencing {
 	p := place{store: server, source: pgtest.Start(t, 17, pgtest.WithSetting("log_statement", "ddl"))}
 	db := server.CreateDB(t)
 	f := &fencing{answered: map[string]time.Time{}}
-	f.world = newWorldOn(t, vaulttest.StartNodes(t, program, 3, server.SuperURL(db)), p.source, members())
+	f.world = newWorldOn(t, vaulttest.StartNodes(t, program, 3, server.SuperURL(db)), p.source, members(), "20s")
 	f.store = server.Connect(t, pgtest.Superuser, server.SuperPassword(), db)
 	return f
 }
@@ -102,13 +103,11 @@ func newFencing(t *testing.T, program string) *fencing {
 // run goes through rounds, with issuers at work.
 func (f *fencing) run(t *testing.T, rounds int) {
 	t.Helper()
-	for _, n := range f.nodes {
-		n.Arm(t, "intent-open sleep 20ms", "F2 sleep 30ms")
-	}
+	f.holdUp(t)
 	ctx, stop := context.WithCancel(t.Context())
 	var working sync.WaitGroup
 	for i := range issuers {
-		c := f.nodes[i%len(f.nodes)].Admin(t)
+		c := f.callerOf(i).Admin(t)
 		working.Go(func() {
 			for ctx.Err() == nil {
 				if err := f.ask(c); err != nil {
@@ -120,11 +119,34 @@ func (f *fencing) run(t *testing.T, rounds int) {
 	}
 	for round := range rounds {
 		f.awaitAnswers(t)
-		f.revoke(t, f.nodes[round%len(f.nodes)])
+		f.revoke(t, f.nodes[round%2])
 	}
 	stop()
 	working.Wait()
 	f.revoke(t, f.nodes[0]) // what came after the last
+}
+
+// holdUp delays every issuance at both moments: those of the third node so long
+// before their intents are committed that a revocation that does not wait for
+// them is done meanwhile. It has one caller only, since what it has under way
+// besides would keep the revocation from being done.
+func (f *fencing) holdUp(t *testing.T) {
+	t.Helper()
+	slow := "1s"
+	if full() {
+		slow = "3s"
+	}
+	for i, within := range []string{"10ms", "10ms", slow} {
+		f.nodes[i].Arm(t, "intent-open sleep "+within, "F2 sleep 30ms")
+	}
+}
+
+// callerOf is the node that a caller asks.
+func (f *fencing) callerOf(issuer int) *vaulttest.Server {
+	if issuer == 0 {
+		return f.nodes[2]
+	}
+	return f.nodes[issuer%2]
 }
 
 // ask issues one credential; that a revocation withholds it is an answer, too.
@@ -161,6 +183,7 @@ func (f *fencing) awaitAnswers(t *testing.T) {
 // revoke ends all that there is, and looks at once at what is left.
 func (f *fencing) revoke(t *testing.T, node *vaulttest.Server) {
 	t.Helper()
+	begun := time.Now()
 	result, err := node.Admin(t).RevokePrefix(t.Context(), "db/"+f.role, patience)
 	if err != nil || result.Pending != 0 {
 		t.Fatalf("revoke all: %+v, %v", result, err)
@@ -180,6 +203,7 @@ func (f *fencing) revoke(t *testing.T, node *vaulttest.Server) {
 		t.Fatal(err)
 	}
 	f.fences = append(f.fences, now)
+	f.longest = max(f.longest, now.done.Sub(begun))
 	f.revoked += result.Matched
 }
 

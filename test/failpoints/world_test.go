@@ -59,13 +59,13 @@ func newWorld(t *testing.T, p place, form client.Document) *world {
 func newWorldOf(t *testing.T, program string, p place, form client.Document) *world {
 	t.Helper()
 	if p.store == nil {
-		return newWorldOn(t, []*vaulttest.Server{vaulttest.StartProgram(t, program)}, p.source, form)
+		return newWorldOn(t, []*vaulttest.Server{vaulttest.StartProgram(t, program)}, p.source, form, operationTimeout)
 	}
-	return newWorldOn(t, vaulttest.StartNodes(t, program, 2, p.store.SuperURL(p.store.CreateDB(t))), p.source, form)
+	return newWorldOn(t, vaulttest.StartNodes(t, program, 2, p.store.SuperURL(p.store.CreateDB(t))), p.source, form, operationTimeout)
 }
 
 // newWorldOn sets running nodes up.
-func newWorldOn(t *testing.T, nodes []*vaulttest.Server, source *pgtest.Server, form client.Document) *world {
+func newWorldOn(t *testing.T, nodes []*vaulttest.Server, source *pgtest.Server, form client.Document, timeout string) *world {
 	t.Helper()
 	w := &world{nodes: nodes, source: source, db: source.CreateDB(t)}
 	w.role = "r" + w.db[len(w.db)-8:]
@@ -76,7 +76,7 @@ func newWorldOn(t *testing.T, nodes []*vaulttest.Server, source *pgtest.Server, 
 		t.Fatal(err)
 	}
 	w.source.ExecIn(t, w.db, "CREATE TABLE items (id int);"+sql+";GRANT USAGE, CREATE ON SCHEMA public TO "+root+" WITH GRANT OPTION")
-	if err := w.configure(t.Context(), w.nodes[0].Admin(t), root, password, form); err != nil {
+	if err := w.configure(t.Context(), w.nodes[0].Admin(t), root, password, form, timeout); err != nil {
 		t.Fatalf("set the server up: %v; its output: %s", err, tail(w.nodes[0].Output()))
 	}
 	return w
@@ -84,7 +84,7 @@ func newWorldOn(t *testing.T, nodes []*vaulttest.Server, source *pgtest.Server, 
 
 const rootPath = "infra/root"
 
-func (w *world) configure(ctx context.Context, admin *client.Client, root, password string, form client.Document) error {
+func (w *world) configure(ctx context.Context, admin *client.Client, root, password string, form client.Document, timeout string) error {
 	quoted := func(text string) json.RawMessage { return json.RawMessage(fmt.Sprintf("%q", text)) }
 	if _, err := admin.WriteSecret(ctx, rootPath, api.SecretWrite{Data: map[string]json.RawMessage{"username": quoted(root), "password": quoted(password)}}); err != nil {
 		return err
@@ -98,7 +98,7 @@ func (w *world) configure(ctx context.Context, admin *client.Client, root, passw
 		return err
 	}
 	config, err := json.Marshal(map[string]any{
-		"plugin": "postgresql", "root_credentials_path": rootPath, "operation_timeout": operationTimeout,
+		"plugin": "postgresql", "root_credentials_path": rootPath, "operation_timeout": timeout,
 		"connection_url":   fmt.Sprintf("postgresql://{{username}}:{{password}}@%s/%s?sslmode=disable", w.source.Addr(), w.db),
 		"scram_iterations": 1,
 	})
