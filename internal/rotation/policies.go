@@ -28,10 +28,16 @@ type Service struct {
 	store store.Store
 	door  *access.Door
 	keys  Sealer
+	room  chan struct{} // a token for each value that is being generated
 }
 
 // New makes the service.
-func New(st store.Store, door *access.Door, keys Sealer) *Service { return &Service{st, door, keys} }
+func New(st store.Store, door *access.Door, keys Sealer) *Service {
+	return &Service{st, door, keys, make(chan struct{}, makers)}
+}
+
+// makers bounds how many values are generated at once: a key or a hash takes a processor for a second.
+const makers = 2
 
 const (
 	policiesList = "rotation_policies"

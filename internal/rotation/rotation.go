@@ -63,7 +63,7 @@ func (p *Policy) Turn(path string, since time.Time) (at, try time.Time) {
 	h := fnv.New64a()
 	h.Write([]byte(path))
 	spread := min(interval/earlyShare, earlyMost)
-	return at, at.Add(-time.Duration(h.Sum64() % uint64(spread))) //nolint:gosec // an interval is positive
+	return at, at.Add(-time.Duration(h.Sum64() % uint64(spread)))
 }
 
 // State is the state of a secret that is to be rotated by at, nil where it is not to be.
