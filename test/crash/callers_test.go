@@ -148,7 +148,7 @@ func (w *world) revoke(ctx context.Context, n *node, c *credential) {
 func (w *world) renew(ctx context.Context, n *node, c *credential) {
 	longer := api.Duration(2*time.Hour + rand.N(time.Hour).Truncate(time.Second))
 	if _, err := n.app.RenewLease(ctx, c.lease, api.RenewRequest{TTL: &longer}); err != nil {
-		w.refused(n, "renew", err, client.LeaseExpired, client.LeaseRevoked)
+		w.refused(n, "renew", err, client.LeaseExpired, client.LeaseRevoked, client.VersionConflict) // what settles a cut-off issuance changes the lease, too
 		return
 	}
 	w.answer("renewals")

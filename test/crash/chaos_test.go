@@ -37,28 +37,34 @@ func (w *world) disturb(t *testing.T, p plan) {
 	for k, begun := 0, time.Now(); time.Since(begun) < p.lasts; k++ {
 		next := s.next()
 		time.Sleep(next.after)
-		victim := w.victim(next, k/sparedFor)
-		under.Go(func() { w.suffer(t, next, victim) })
+		under.Go(func() {
+			for _, victim := range w.victims(next, k/sparedFor) {
+				if w.suffer(t, next, victim) {
+					return
+				}
+			}
+		})
 	}
 	under.Wait()
 }
 
-func (w *world) victim(s step, turn int) *node {
+// victims are the node that the step chose and, where something is being done to
+// that already, the other one that is not spared.
+func (w *world) victims(s step, turn int) []*node {
 	if len(w.nodes) == 1 {
-		return w.nodes[0]
+		return w.nodes
 	}
-	return w.nodes[(turn+1+s.victim)%len(w.nodes)]
+	return []*node{w.nodes[(turn+1+s.victim)%len(w.nodes)], w.nodes[(turn+2-s.victim)%len(w.nodes)]}
 }
 
-// suffer does one step; one that meets another of its kind is passed over.
-func (w *world) suffer(t *testing.T, s step, n *node) {
+// suffer does one step, unless it meets another of its kind at the node.
+func (w *world) suffer(t *testing.T, s step, n *node) (done bool) {
 	t.Helper()
 	ill := func(p *proxy.Proxy) {
 		faults[s.fault].set(p, s.bytes)
 		time.Sleep(s.lasts)
 		p.Pass()
 	}
-	done := false
 	switch s.kind {
 	case killNode:
 		done = n.suffer(&n.process, func() { n.kill(t, s.lasts) })
@@ -80,6 +86,7 @@ func (w *world) suffer(t *testing.T, s step, n *node) {
 	if done {
 		w.count(s)
 	}
+	return done
 }
 
 // all does something to all nodes at once, and tells whether it was done to any.

@@ -53,7 +53,7 @@ var (
 		{loseSource, 20, 200 * time.Millisecond, 4 * time.Second},
 	}
 	oddsOfThree = []odds{
-		{killNode, 55, 0, 3 * time.Second},
+		{killNode, 55, 0, 2 * time.Second},
 		{shortPause, 9, 100 * time.Millisecond, claimLimit - time.Second},
 		{longPause, 5, claimLimit + time.Second, claimLimit + 4*time.Second},
 		{loseStore, 10, 200 * time.Millisecond, claimLimit + 3*time.Second},
