@@ -49,6 +49,7 @@ type rotations struct{ answered, refused, unknown int }
 // employ sets the callers to work until the function that it returns is called.
 func (w *world) employ(t *testing.T, p plan) (rest func()) {
 	t.Helper()
+	w.full = p.full
 	ctx, cancel := context.WithCancel(t.Context())
 	var all sync.WaitGroup
 	for range callers {
@@ -210,11 +211,11 @@ func (w *world) rotate(ctx context.Context, n *node) {
 // refused counts an answer that trouble does not explain. 503 is how trouble is
 // answered, and 409 where the lease is one that may have ended. A node that
 // cannot ask its store which root is the present one may be refused by the
-// source with a former one.
+// source with a former one, and on a busy machine the source by a time limit.
 func (w *world) refused(n *node, what string, err error, expected ...client.Code) {
 	var refused *client.Error
 	if !errors.As(err, &refused) || refused.Status == http.StatusServiceUnavailable || slices.Contains(expected, refused.Code) ||
-		refused.Code == client.EngineError && !w.wasAble(n) {
+		refused.Code == client.EngineError && (!w.full || !w.wasAble(n)) {
 		return
 	}
 	w.mu.Lock()

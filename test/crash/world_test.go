@@ -40,6 +40,7 @@ type world struct {
 	source   *pgtest.Server
 	db       string         // at the source
 	database *pgtest.Server // of the store; nil where it is embedded
+	full     bool           // see plan
 	away     atomic.Bool    // the database is not there
 	returned atomic.Int64   // when it was there again, in Unix nanoseconds
 
