@@ -95,6 +95,12 @@ type SecretRotation struct {
 	LastError      string     `json:"last_error,omitempty"`
 }
 
+// RotationHealth tells how far the rotations are behind.
+type RotationHealth struct {
+	Overdue              int64 `json:"overdue"` // secrets whose value was to be replaced by now
+	OldestOverdueSeconds int64 `json:"oldest_overdue_seconds"`
+}
+
 // GeneratorParameters are what a generator is told; each takes only some of them.
 type GeneratorParameters struct {
 	Field    string   `json:"field,omitempty"`    // of the secret's data that gets the value

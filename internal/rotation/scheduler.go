@@ -6,6 +6,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/scaivault/scaivault/api"
 	"github.com/scaivault/scaivault/internal/fault"
 	"github.com/scaivault/scaivault/internal/metrics"
 	"github.com/scaivault/scaivault/internal/quarantine"
@@ -77,6 +78,18 @@ func (s *Scheduler) Start() { s.wg.Go(s.run) }
 func (s *Scheduler) Stop() {
 	s.stop()
 	s.wg.Wait()
+}
+
+// Health tells how far the rotations of all nodes are behind.
+func (s *Scheduler) Health(ctx context.Context) (h api.RotationHealth, err error) {
+	err = s.store.Read(ctx, func(r store.Reader) error {
+		n, oldest, err := r.RotationsDue(r.Now())
+		if h = (api.RotationHealth{Overdue: n}); n > 0 {
+			h.OldestOverdueSeconds = int64(r.Now().Sub(oldest) / time.Second)
+		}
+		return err
+	})
+	return h, err
 }
 
 // Kick makes the scheduler look now.
