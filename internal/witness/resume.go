@@ -46,7 +46,7 @@ func (s *Service) resume(ctx context.Context, pass *access.Pass, onlyCopy bool) 
 			return fault.New(fault.InvalidRequest, "the store is in quarantine since %s (%s): %s. If another copy of it goes on, ending the quarantine makes each kill the other's accounts. If this is the only copy: scaivault resume --only-copy",
 				former.Since.Format(time.RFC3339), former.Reason, former.Detail)
 		}
-		have, err := stored(tx)
+		have, err := stored(tx, s.noted.Node)
 		if err != nil {
 			return err
 		}
@@ -56,7 +56,7 @@ func (s *Service) resume(ctx context.Context, pass *access.Pass, onlyCopy bool) 
 		if err := quarantine.Put(tx, &state); err != nil {
 			return err
 		}
-		return put(tx, mark{Installation: s.store.Installation(), Generation: max(have.Generation, s.noted.Generation) + leap, At: now})
+		return put(tx, metaKey, mark{Installation: s.store.Installation(), Generation: max(have.Generation, s.noted.Generation) + leap, At: now})
 	})
 }
 

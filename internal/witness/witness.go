@@ -28,7 +28,9 @@ const (
 	// lack before it is noticed.
 	every    = 5 * time.Second
 	stopTime = 2 * time.Second
-	// metaKey is under what the store holds its own generation.
+	// metaKey is under what the store holds the generation that began with its last resumption, and,
+	// with a slash and a node, what that node has reached since: a node that has lost nothing must not
+	// move on what another is about to miss.
 	metaKey = "generation"
 	// leap is what the generation grows by when a quarantine ends: further than the nodes of one
 	// store can be apart, so that none of their witnesses takes what is now the only copy for an
@@ -63,16 +65,18 @@ type Service struct {
 	mute  bool  // a failure of the file was told already
 }
 
-// mark is a generation and when it was reached, by the store's clock.
+// mark is a generation, the node that reached it, and when, by the store's clock.
 type mark struct {
 	Installation string    `json:"installation"`
+	Node         string    `json:"node"`
 	Generation   int64     `json:"generation"`
 	At           time.Time `json:"at"`
 }
 
 // New makes the service of a store that was opened.
 func New(c Config) *Service {
-	return &Service{store: c.Store, door: c.Door, file: c.File, resumed: c.Resumed, log: c.Logger}
+	return &Service{store: c.Store, door: c.Door, file: c.File, resumed: c.Resumed, log: c.Logger,
+		noted: mark{Node: c.Store.Node()}}
 }
 
 // Start compares the store with what was witnessed before anything is done in its name, and begins
@@ -88,8 +92,8 @@ func (s *Service) Start(ctx context.Context) error {
 	case seen.Installation != "" && seen.Installation != s.store.Installation():
 		s.log.Warn("the witness of the store's age is of another installation, a new one is made: if this store should not be empty, stop the server and bring its data back",
 			"file", s.file, "installation", seen.Installation)
-	default:
-		s.noted = seen
+	case seen.Node != "":
+		s.noted = seen // of this node, or of the one whose place it takes
 	}
 	return s.note(ctx)
 }
@@ -129,7 +133,7 @@ func (s *Service) Note(ctx context.Context) error {
 	var now mark
 	var seq int64
 	err := s.store.Read(ctx, func(r store.Reader) (err error) {
-		if now, err = stored(r); err != nil {
+		if now, err = stored(r, s.noted.Node); err != nil {
 			return err
 		}
 		seq, err = s.head(r)
@@ -153,7 +157,7 @@ func (s *Service) note(ctx context.Context) error {
 		if quarantine.Active(s.store.Config()) {
 			return nil
 		}
-		have, err := stored(tx)
+		have, err := stored(tx, s.noted.Node)
 		if err != nil {
 			return err
 		}
@@ -164,8 +168,8 @@ func (s *Service) note(ctx context.Context) error {
 		if seq, err = s.head(tx); err != nil {
 			return err
 		}
-		next = mark{Installation: s.store.Installation(), Generation: have.Generation + 1, At: tx.Now()}
-		return put(tx, next)
+		next = mark{Installation: s.store.Installation(), Node: s.store.Node(), Generation: have.Generation + 1, At: tx.Now()}
+		return put(tx, metaKey+"/"+next.Node, next)
 	})
 	if err != nil {
 		return err
@@ -188,8 +192,8 @@ func (s *Service) note(ctx context.Context) error {
 
 // older tells how old the store is.
 func (s *Service) older(have mark) string {
-	return fmt.Sprintf("the store stands at generation %d%s, and node %s has seen generation %d of %s: what was written in between is missing",
-		have.Generation, of(have.At), s.store.Node(), s.noted.Generation, s.noted.At.Format(time.RFC3339))
+	return fmt.Sprintf("the store stands at generation %d%s, and node %s had reached generation %d of %s: what was written in between is missing",
+		have.Generation, of(have.At), s.noted.Node, s.noted.Generation, s.noted.At.Format(time.RFC3339))
 }
 
 // quarantine puts the store, which has forgotten something, into quarantine.
@@ -221,22 +225,30 @@ func (s *Service) head(r store.Reader) (seq int64, err error) {
 	return seq, err
 }
 
-// stored is the generation that the store holds; 0 in a new one.
-func stored(r store.Reader) (m mark, err error) {
-	raw, err := r.Meta(metaKey)
-	if err != nil || raw == nil {
-		return m, err
+// stored is the generation of a node that the store holds; 0 in a new one.
+func stored(r store.Reader, node string) (last mark, err error) {
+	for _, key := range []string{metaKey, metaKey + "/" + node} {
+		raw, err := r.Meta(key)
+		if err != nil {
+			return last, err
+		}
+		var m mark
+		if raw != nil {
+			if err := json.Unmarshal(raw, &m); err != nil {
+				return last, fmt.Errorf("read the store's generation: %w", err)
+			}
+		}
+		if m.Generation > last.Generation {
+			last = m
+		}
 	}
-	if err := json.Unmarshal(raw, &m); err != nil {
-		return m, fmt.Errorf("read the store's generation: %w", err)
-	}
-	return m, nil
+	return last, nil
 }
 
-func put(tx store.Tx, m mark) error {
+func put(tx store.Tx, key string, m mark) error {
 	raw, err := json.Marshal(m)
 	if err != nil {
 		return err
 	}
-	return tx.PutMeta(metaKey, raw)
+	return tx.PutMeta(key, raw)
 }

@@ -276,24 +276,32 @@ func setupOther(t *testing.T) []byte {
 	return raw
 }
 
+// another is the store of another node.
+type another struct{ store.Store }
+
+func (another) Node() string { return "n_other" }
+
 // The database behind running nodes becomes an older one: the first that looks says so, and when it
 // is resumed at one node the others agree.
 func TestRunningNodes(t *testing.T) {
 	w := setup(t)
-	other := w.observe(w.store, filepath.Join(t.TempDir(), "witness"))
-	w.must(other.Start(t.Context()))
+	file := filepath.Join(t.TempDir(), "witness")
+	other := w.observe(another{w.store}, file)
 	for range 5 {
-		w.record()
-		w.must(other.Note(t.Context()))
+		w.must(other.Start(t.Context()))
 	}
 	var former []byte
 	w.write(func(tx store.Tx) (err error) {
-		former, err = tx.Meta("generation")
+		former, err = tx.Meta("generation/n_other")
 		return err
 	})
-	w.record()
-	w.must(other.Note(t.Context()))
-	w.write(func(tx store.Tx) error { return tx.PutMeta("generation", former) })
+	w.must(other.Start(t.Context()))
+	w.write(func(tx store.Tx) error { return tx.PutMeta("generation/n_other", former) })
+	for range 3 { // of a node that misses nothing
+		w.record()
+		w.must(w.witness.Note(t.Context()))
+	}
+	w.wantQuarantine(false)
 	w.must(other.Note(t.Context()))
 	w.wantQuarantine(true)
 	_, err := w.resume(true)
@@ -304,4 +312,19 @@ func TestRunningNodes(t *testing.T) {
 		w.must(w.witness.Note(t.Context()))
 		w.wantQuarantine(false)
 	}
+	other = w.observe(another{w.store}, file)
+	w.must(other.Start(t.Context()))
+	w.wantQuarantine(false)
+}
+
+// A node that takes the place of another finds the other's witness, and goes by what that had reached.
+func TestWitnessOfAnotherNode(t *testing.T) {
+	w := setup(t)
+	w.restart("")
+	w.restart("")
+	heir := w.observe(another{w.store}, w.file)
+	w.must(heir.Start(t.Context()))
+	w.wantQuarantine(false)
+	w.must(heir.Start(t.Context()))
+	w.wantQuarantine(false)
 }

@@ -182,7 +182,7 @@ func draw(b *strings.Builder, r store.Reader, s *sqlite.Store) error {
 	for _, row := range append(rows, all...) {
 		fmt.Fprintln(b, row.Seq, string(row.Raw), row.MAC)
 	}
-	generation, err := r.Meta("generation")
+	generation, err := r.Meta("generation/" + s.Node())
 	fmt.Fprintln(b, *secret, len(rows), len(all), string(generation))
 	return err
 }
