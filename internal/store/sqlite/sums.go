@@ -17,11 +17,10 @@ import (
 // word, the epoch), then 4 bytes a page, 0 for a page whose checksum is not known. Nothing of it is
 // held in memory but what waits for a flush, so it costs the same however large the store is.
 //
-// SQLite has no checksums of its own, so a flipped bit is an account's other end, or a row that its
-// index does not find. They are kept outside the pages, since what is inside belongs to SQLite, and
-// to the former release: that one writes pages and knows no checksums. It also begins an epoch with
-// each opening, as every release does, so a store that it has had is known by the epoch, and its
-// checksums begin anew.
+// SQLite has none of its own: a flipped bit is another end of a lease's life, or a row that its index
+// does not find. They lie outside the pages, whose inside belongs to SQLite, and to the release
+// before, which writes pages and knows no checksums. But every release begins an epoch when it opens
+// a store: where the epoch has moved without the checksums, they begin anew.
 type sums struct {
 	database string
 	file     vfs.File
