@@ -98,6 +98,9 @@ func TestShutdownCutsABackupOff(t *testing.T) {
 		failed <- err
 	}()
 	<-w.begun
+	for range 200 { // meanwhile the server has filled what lies between
+		ask(t, n, "GET", "/v1/health", "", "")
+	}
 	ctx, cancel := context.WithTimeout(context.Background(), 50*time.Second) // less than a hanging write may last
 	defer cancel()
 	if err := n.Shutdown(ctx); err != nil {
