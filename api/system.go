@@ -60,3 +60,12 @@ type Version struct {
 	GoVersion string `json:"go_version"`
 	API       string `json:"api"` // "v1"
 }
+
+// Clock is the time by which credentials live and die, beside the clock of the store.
+type Clock struct {
+	State       string    `json:"state"` // "ok", "held", "shifted"
+	Time        time.Time `json:"time"`  // the agreed time
+	StoreClock  time.Time `json:"store_clock"`
+	SkewSeconds int64     `json:"skew_seconds"` // of the store's clock before the agreed time
+	HeldLeases  int64     `json:"held_leases"`  // that would have ended by the store's clock
+}

@@ -7,7 +7,7 @@
 // The core is [Type] (how configuration and roles are read, how a source is opened) and [Engine]
 // (plan, issue, revoke, look up). What only some sources can do is a small optional interface
 // below, found by type assertion: [Renewer], [RolePreparer], [Settler], [BatchRevoker], [Lister],
-// [RootRotator].
+// [RootRotator], [Clock].
 package engine
 
 import (
@@ -231,4 +231,11 @@ type RootRotator interface {
 	PlanRoot(ctx context.Context) (map[string]statement.Secret, error)
 	// SetRoot makes the source accept the candidate, and proves it by a new connection. Idempotent.
 	SetRoot(ctx context.Context, candidate map[string]statement.Secret) error
+}
+
+// Clock is what a source has that tells the time: evidence of how much of it passed, when the clock
+// of this server jumped.
+type Clock interface {
+	// Now is the time at the source, asked for now.
+	Now(ctx context.Context) (time.Time, error)
 }

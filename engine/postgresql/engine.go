@@ -218,4 +218,5 @@ var (
 	_ engine.BatchRevoker = (*Engine)(nil)
 	_ engine.Lister       = (*Engine)(nil)
 	_ engine.RootRotator  = (*Engine)(nil)
+	_ engine.Clock        = (*Engine)(nil)
 )

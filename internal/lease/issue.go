@@ -19,7 +19,12 @@ import (
 // namesTried is how many names are drawn before a source that knows them all is an error.
 const namesTried = 3
 
-// errReplan undoes an intent whose plan was made for a role or engine that has changed since.
+// stale is how old a plan may be when it is made durable: the agreed time has jumped since, or the
+// source was long in being opened.
+const stale = time.Minute
+
+// errReplan undoes an intent whose plan was made for a role or engine that has changed since, or in a
+// time that no longer holds.
 var errReplan = fault.New(fault.VersionConflict, "the role changed while the credential was planned")
 
 // Issue makes a credential: its lease is durable before the source is touched (law L1), and
@@ -65,6 +70,7 @@ func (m *Manager) issue(ctx context.Context, pass *access.Pass, engineName, role
 			return nil, err
 		}
 		m.sources.Observe(i.engine, true)
+		m.sometimeHear(i.engine)
 		m.metrics.Issued(engineName, roleName)
 		return credential(i), nil
 	}
@@ -87,7 +93,10 @@ func (m *Manager) prepare(ctx context.Context, pass *access.Pass, engineName, ro
 	if err := source.CheckMetadata(req.Metadata); err != nil {
 		return nil, err
 	}
-	now := m.clock.now()
+	if err := m.clock.Settled(); err != nil {
+		return nil, err
+	}
+	now := m.clock.Now()
 	life, longest := role.DefaultTTL, role.MaxTTL
 	if role.TieToToken && c.TokenExpiresAt != nil {
 		longest = min(longest, c.TokenExpiresAt.Sub(now))
@@ -127,15 +136,15 @@ func (m *Manager) prepare(ctx context.Context, pass *access.Pass, engineName, ro
 // plan names the credential and puts the name into the lease.
 func (m *Manager) plan(ctx context.Context, i *issuance) error {
 	plan, err := i.handle.Plan(ctx, engine.PlanRequest{LeaseID: i.lease.ID, RoleName: i.role.Name, Role: i.role.Spec,
-		ExpiresAt: m.clock.node(i.lease.ExpiresAt), Params: i.params})
+		ExpiresAt: m.clock.Local(i.lease.ExpiresAt), Params: i.params})
 	if kind(err) == engine.Refused { // nobody was asked but the engine: the request is wrong
 		return fault.New(fault.InvalidRequest, "%s", source.Reason(err)).Because(err)
 	}
 	if err != nil {
 		return source.Fault(i.engine.Name, err)
 	}
-	deadline := m.clock.now().Add(i.engine.Config.OperationTimeout)
-	plan.Deadline = m.clock.node(deadline)
+	deadline := m.clock.Now().Add(i.engine.Config.OperationTimeout)
+	plan.Deadline = m.clock.Local(deadline)
 	i.plan = plan
 	i.lease.Username, i.lease.Recipe, i.lease.Deadline = plan.Username, plan.Recipe, deadline
 	due := deadline.Add(grace)
@@ -177,7 +186,7 @@ func (m *Manager) intend(ctx context.Context, i *issuance) error {
 			if err := tx.LockTenant(i.lease.Tenant, false); err != nil {
 				return err
 			}
-			if !current(cfg, i) {
+			if !current(cfg, i) || tx.Now().Sub(i.lease.IssuedAt).Abs() > stale {
 				return errReplan
 			}
 			if err := quota(tx, i); err != nil {

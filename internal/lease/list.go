@@ -38,7 +38,7 @@ func (m *Manager) Get(ctx context.Context, c *access.Caller, id string) (*api.Le
 	if err != nil {
 		return nil, err
 	}
-	return view(l, m.clock.now()), pass.Record(ctx, nil)
+	return view(l, m.clock.Now()), pass.Record(ctx, nil)
 }
 
 // List shows the leases that the caller owns or may read, newest first, older than the one before.

@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/scaivault/scaivault/internal/access"
+	"github.com/scaivault/scaivault/internal/clock"
 	"github.com/scaivault/scaivault/internal/metrics"
 	"github.com/scaivault/scaivault/internal/quarantine"
 	"github.com/scaivault/scaivault/internal/source"
@@ -52,6 +53,7 @@ const Identity = "system:lease"
 // Config of a Manager.
 type Config struct {
 	Store   store.Store
+	Clock   *clock.Guard // of Store, which is it or goes by it
 	Door    *access.Door
 	Sources *source.Service
 	Metrics *metrics.Metrics
@@ -66,7 +68,7 @@ type Manager struct {
 	metrics *metrics.Metrics
 	log     *slog.Logger
 
-	clock    clock
+	clock    *clock.Guard
 	claimNo  atomic.Int64
 	wake     chan struct{}
 	sleeping atomic.Int64 // until when the scheduler sleeps, in Unix microseconds; awake while it looks
@@ -83,7 +85,7 @@ type Manager struct {
 
 // New makes a manager; Start sets it to work.
 func New(c Config) *Manager {
-	m := &Manager{store: c.Store, door: c.Door, sources: c.Sources, metrics: c.Metrics, log: c.Logger,
+	m := &Manager{store: c.Store, clock: c.Clock, door: c.Door, sources: c.Sources, metrics: c.Metrics, log: c.Logger,
 		wake: make(chan struct{}, 1), workers: map[string]*worker{}, waiting: map[string][]chan struct{}{},
 		renews: map[string]bool{}}
 	m.sleeping.Store(awake)
@@ -94,7 +96,6 @@ func New(c Config) *Manager {
 // Start takes up what is due, whoever left it: expiries, retries, issuances that a crash cut off,
 // fences not marked to their end. It does not read the leases that are not due. Call it once.
 func (m *Manager) Start() {
-	m.readClock()
 	m.wg.Go(m.schedule)
 }
 
@@ -116,7 +117,7 @@ func (m *Manager) Kick() {
 
 // due tells the scheduler of a moment that may be earlier than the one it sleeps until.
 func (m *Manager) due(t time.Time) {
-	if m.clock.node(t).UnixMicro() < m.sleeping.Load() {
+	if m.clock.Local(t).UnixMicro() < m.sleeping.Load() {
 		m.Kick()
 	}
 }
@@ -152,12 +153,14 @@ func (m *Manager) look() time.Time {
 	if err := m.sources.DrainedAll(m.ctx); err != nil && m.ctx.Err() == nil {
 		m.log.Error("engines that wait for their last lease could not be looked at, trying again", "error", err)
 	}
+	if m.clock.Doubtful() {
+		m.hearSources()
+		next = time.Now().Add(time.Second)
+	}
 	var due map[string]time.Time
 	var now time.Time
-	begun := time.Now()
 	err := m.store.Read(m.ctx, func(r store.Reader) (err error) {
 		now = r.Now()
-		m.clock.set(now, begun)
 		due, err = r.NextDue()
 		return err
 	})
@@ -170,7 +173,7 @@ func (m *Manager) look() time.Time {
 	for engineID, t := range due {
 		if !t.After(now) {
 			m.work(engineID)
-		} else if t = m.clock.node(t); t.Before(next) {
+		} else if t = m.clock.Local(t); t.Before(next) {
 			next = t
 		}
 	}

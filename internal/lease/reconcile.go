@@ -69,7 +69,7 @@ func (m *Manager) reconcile(ctx context.Context, pass *access.Pass, engineName s
 		return nil, fault.New(fault.InvalidConfig, "an engine of this type cannot list its accounts, so there is nothing to reconcile")
 	}
 	// A lease may be active whose account was made after the list was: such young ones are not missing.
-	settled := m.clock.now().Add(-e.Config.OperationTimeout - grace)
+	settled := m.clock.Now().Add(-e.Config.OperationTimeout - grace)
 	accounts, err := lister.List(ctx)
 	if err != nil {
 		return nil, source.Fault(engineName, err)

@@ -80,7 +80,7 @@ func (m *Manager) await(ctx context.Context, tenant, id string, done <-chan stru
 			return nil, nil
 		}
 		if last || l.Revocation != nil && l.Revocation.EffectiveAt != nil {
-			return view(l, m.clock.now()), nil
+			return view(l, m.clock.Now()), nil
 		}
 	}
 }

@@ -209,7 +209,7 @@ func (m *Manager) atEngine(e *source.Engine, rows []*store.Lease) error {
 
 // kill revokes rows at the source, in batches, and closes each as soon as it is dead.
 func (m *Manager) kill(ctx context.Context, h *source.Handle, e *source.Engine, rows []*store.Lease) error {
-	begun := m.clock.now()
+	begun := m.clock.Now()
 	rows, err := m.excludeLate(ctx, h, e, rows)
 	if err != nil {
 		return err

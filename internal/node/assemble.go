@@ -11,6 +11,7 @@ import (
 	"github.com/scaivault/scaivault/engine/builtin"
 	"github.com/scaivault/scaivault/internal/access"
 	"github.com/scaivault/scaivault/internal/audit"
+	"github.com/scaivault/scaivault/internal/clock"
 	"github.com/scaivault/scaivault/internal/dial"
 	"github.com/scaivault/scaivault/internal/identity"
 	"github.com/scaivault/scaivault/internal/lease"
@@ -56,7 +57,11 @@ func (n *Node) assemble(ctx context.Context, o Options, metricsListener net.List
 		return nil, err
 	}
 	p := &parts{keys: keys, metrics: metrics.New(), tokenFile: newTokenFile(n.config.DataDir, n.log)}
-	p.store = timed{opened, p.metrics}
+	guard := clock.New(clock.Config{Store: timed{opened, p.metrics}, Logger: n.log})
+	if err := guard.Open(ctx); err != nil {
+		return nil, err
+	}
+	p.store = guard
 	door := access.New(access.Config{Store: p.store, Limits: n.config.RateLimits, Logger: n.log,
 		BootstrapUsed: p.tokenFile.remove})
 
@@ -65,8 +70,9 @@ func (n *Node) assemble(ctx context.Context, o Options, metricsListener net.List
 		Store: p.store, Door: door, Secrets: secrets, Keys: keys, EndBindings: access.EndBindings, Types: append(builtin.Types(), o.Engines...),
 		Namer: statement.NewNamer(p.store.Installation(), nameKey, nil), Dial: n.dialer(metricsListener).DialContext, Logger: n.log,
 	})
-	leases := lease.New(lease.Config{Store: p.store, Door: door, Sources: sources, Metrics: p.metrics, Logger: n.log})
+	leases := lease.New(lease.Config{Store: p.store, Clock: guard, Door: door, Sources: sources, Metrics: p.metrics, Logger: n.log})
 	sources.SetRevoker(leases)
+	guard.Join(door, leases.Kick)
 	policies := rotation.New(p.store, door, keys)
 	rotations := rotation.NewScheduler(p.store, secrets, p.metrics, n.log)
 	secrets.Join(secret.Hooks{InUse: sources.Uses, Pinned: sources.Pinned, Gone: sources.ForgetRoot,
@@ -97,7 +103,7 @@ func (n *Node) assemble(ctx context.Context, o Options, metricsListener net.List
 	})
 
 	n.onClose(func(context.Context) error { n.stopLoops(); n.loops.Wait(); return nil })
-	for _, run := range []func(context.Context){door.Run, p.identity.Run, trail.Run, observer.Run,
+	for _, run := range []func(context.Context){door.Run, guard.Run, p.identity.Run, trail.Run, observer.Run,
 		(&retention{p.store, secrets, n.config.LeaseRetention, n.config.AuditRetention, n.log}).run} {
 		n.loop(run)
 	}

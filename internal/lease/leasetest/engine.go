@@ -116,6 +116,7 @@ var (
 	_ engine.BatchRevoker = (*Engine)(nil)
 	_ engine.Lister       = (*Engine)(nil)
 	_ engine.RootRotator  = (*Engine)(nil)
+	_ engine.Clock        = (*Engine)(nil)
 )
 
 type recipe struct {
@@ -402,6 +403,15 @@ func (e *Engine) SetRoot(ctx context.Context, candidate map[string]statement.Sec
 		e.source.roots = map[string]bool{candidate["password"].Reveal(): true}
 		return nil
 	})
+}
+
+// Now is the source's clock.
+func (e *Engine) Now(ctx context.Context) (now time.Time, err error) {
+	err = e.call(ctx, Call{Op: "now"}, func() error {
+		now = time.Now().Add(e.source.ahead)
+		return e.here()
+	})
+	return now, err
 }
 
 // Check looks at the source.
