@@ -210,7 +210,10 @@ func (s *Service) recoverRoot(ctx context.Context, e *Engine, refused error) (en
 		return nil, 0, err
 	}
 	version := 0
-	if err = e.Reached(opened.SourceID()); err == nil { // what another server accepts says nothing
+	if e.doc.SourceID != "" { // what another server accepts says nothing; a new engine has none yet
+		err = e.Reached(opened.SourceID())
+	}
+	if err == nil {
 		version, err = s.adopt(ctx, e, pending)
 	}
 	if err != nil {

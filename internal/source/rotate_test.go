@@ -491,3 +491,88 @@ func TestWrongRootOverACutOffRotation(t *testing.T) {
 		w.wantRoot(3)
 	})
 }
+
+// A source that was put back to its state before the last rotation accepts the root that that was
+// made from: it is used, and health names what is wrong.
+func TestSourcePutBack(t *testing.T) {
+	inWorld(t, func(w *world) {
+		w.mustUse()
+		w.mustRotate()
+		_, before := w.root()
+		one := 1
+		_, err := w.secrets.Patch(context.Background(), w.admin, rootPath, &api.SecretPatch{Options: &api.SecretOptions{MaxVersions: &one}})
+		w.must(err)
+		w.mustRotate()
+		w.host.AcceptRoot(before)
+		w.restart()
+		w.mustUse()
+		if h := w.health(); h.Status != api.EngineMisconfigured {
+			w.Errorf("%+v", h)
+		}
+		w.mustRotate() // from the one that works
+		w.wantRoot(4)
+		w.restart()
+		w.mustUse()
+		if h := w.health(); h.Status != api.EngineHealthy {
+			w.Errorf("%+v", h)
+		}
+	})
+}
+
+// What a rotation has set and not written down is in no other place than beside the secret: it
+// outlives the engine, and goes with the secret.
+func TestCandidateOutlivesTheEngine(t *testing.T) {
+	inWorld(t, func(w *world) {
+		w.mustUse()
+		w.atSetRoot(leasetest.Fault{Kind: leasetest.LoseAfter}, w.die)
+		if err := w.rotate(); err == nil {
+			w.Fatal("the rotation was not cut off")
+		}
+		w.host.SetFault(nil)
+		w.restart()
+		remove := func() {
+			w.Helper()
+			_, err := w.sources.DeleteEngine(context.Background(), w.admin, "one", false, 0)
+			w.must(err)
+		}
+		remove()
+		w.bind("dynamic:one", policy.Rule{PathPattern: rootPath, Permissions: []policy.Permission{policy.Read, policy.Rotate}})
+		w.engine("one")
+		w.mustUse()
+		w.wantRoot(2)
+
+		w.atSetRoot(leasetest.Fault{Kind: leasetest.LoseBefore})
+		w.wantCode(w.rotate(), fault.EngineUnavailable)
+		remove()
+		w.must(w.secrets.Destroy(context.Background(), w.admin, rootPath))
+		w.wantNoCandidate()
+	})
+}
+
+// A root secret is rotated at its source whoever asks in whatever way, and once for all engines that
+// share it.
+func TestRotationOfTheSecret(t *testing.T) {
+	inWorld(t, func(w *world) {
+		w.mustUse()
+		s, err := w.secrets.Rotate(context.Background(), w.admin, rootPath, &api.SecretRotate{})
+		w.must(err)
+		if s.Version != 2 || s.Data != nil {
+			w.Errorf("%+v", s)
+		}
+		w.wantRoot(2)
+		if n := len(w.tried()); n != 1 {
+			w.Errorf("%d passwords were set at the source", n)
+		}
+		w.atSetRoot(leasetest.Fault{Kind: leasetest.Refuse})
+		_, err = w.secrets.Rotate(context.Background(), w.admin, rootPath, &api.SecretRotate{})
+		w.wantCode(err, fault.EngineError)
+		w.wantRoot(2)
+		w.host.SetFault(nil)
+		w.must(w.secrets.RotateTaken(context.Background(), tenant, rootPath))
+		w.wantRoot(3)
+		w.mustUse()
+		if n := w.host.Open(); n > 1 {
+			w.Errorf("%d connections are open", n)
+		}
+	})
+}
