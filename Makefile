@@ -11,11 +11,13 @@ EXCEPTIONS := .cache/exceptions
 TEST_PACKAGES ?= 2
 # How long the crash test goes on. SECONDS in the environment is the shell's own.
 CRASH_SECONDS = $(if $(filter command line,$(origin SECONDS)),$(SECONDS),600)
+# Leases of fill and bench-scale.
+N ?= 1000000
 # Seconds per fuzz target.
 FUZZ_SECONDS ?= 10
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo test unit race crash crash-nodes crash-matrix bad-disks fence-rounds end-to-end fuzz bench lint fmt fmt-check vet vuln \
+.PHONY: help build demo test unit race crash crash-nodes crash-matrix bad-disks fence-rounds end-to-end fuzz bench bench-scale fill lint fmt fmt-check vet vuln \
 	generate check-generated doc-tools postgres tools clean
 
 help: ## This list
@@ -65,6 +67,12 @@ fuzz: ## Every fuzz target for FUZZ_SECONDS
 
 bench: postgres ## Ratios against a direct client of PostgreSQL, in one run
 	$(GO) run ./test/load
+
+bench-scale: postgres ## Starts, memory, lists, operations and revocation with N leases, on both stores
+	$(GO) run ./test/load -only '^scale$$' -leases $(N)
+
+fill: ## N leases into the store that DATA_DIR or DATABASE_URL names, while no server runs
+	$(GO) run ./test/load fill -n $(N)
 
 lint: tools ## golangci-lint with .golangci.yml
 	$(TOOLS)/golangci-lint run ./...
