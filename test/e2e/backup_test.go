@@ -3,6 +3,7 @@ package e2e_test
 import (
 	"bytes"
 	"compress/gzip"
+	"encoding/base64"
 	"errors"
 	"fmt"
 	"io"
@@ -10,6 +11,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"sync"
@@ -74,7 +76,7 @@ func (h *host) at(settings ...string) *host {
 	return &host{settings: settings, identity: h.identity, dir: h.dir}
 }
 
-// decrypted is all that a backup holds, as who has the identity sees it.
+// decrypted is all that a backup holds, as who has the identity sees it, and what is encoded in it.
 func (h *host) decrypted(t *testing.T, name string) []byte {
 	t.Helper()
 	file, err := os.Open(filepath.Join(h.dir, name))
@@ -93,6 +95,11 @@ func (h *host) decrypted(t *testing.T, name string) []byte {
 	text, err := io.ReadAll(zip)
 	if err != nil {
 		t.Fatal(err)
+	}
+	for _, word := range regexp.MustCompile(`[A-Za-z0-9+/]{16,}=*`).FindAll(text, -1) {
+		if decoded, err := base64.StdEncoding.DecodeString(string(word)); err == nil {
+			text = append(append(text, '\n'), decoded...)
+		}
 	}
 	return text
 }
