@@ -55,8 +55,8 @@ func (b *bench) storm(ctx context.Context, r *rig) error {
 	if len(lags) != n {
 		return fmt.Errorf("%d leases were made to end together, and %d died", n, len(lags))
 	}
-	late, beyond := sample{latencies: lags}.quantile(0.99), time.Duration(0)
-	beyond = max(0, late-drain)
+	late := sample{latencies: lags}.quantile(0.99)
+	beyond := max(0, late-drain)
 	row := func(what, value, aim string) {
 		b.report.figure("storm", fmt.Sprintf("%s, %d leases that end in one second: %s", r.title(), n, what), value, aim)
 	}

@@ -32,7 +32,7 @@ type Plan struct {
 
 // batch is how many leases are written in one transaction: so many that the commit costs nothing,
 // and so few that memory stays small.
-const batch = 2000
+const batch = 1000
 
 // Fill makes the leases. A store without engines is given some, whose source is not there.
 func Fill(ctx context.Context, st store.Store, p Plan) error {
@@ -41,7 +41,7 @@ func Fill(ctx context.Context, st store.Store, p Plan) error {
 		return err
 	}
 	m := maker{plan: p, roles: roles, node: st.Node(), epoch: st.Epoch(),
-		random: rand.New(rand.NewPCG(1, uint64(st.Epoch())))} //nolint:gosec // rows to measure with, nothing secret
+		random: rand.New(rand.NewPCG(1, uint64(st.Epoch())))}
 	for done := 0; done < p.Leases; {
 		n := min(batch, p.Leases-done)
 		lives := make([]life, n)
@@ -60,7 +60,7 @@ func Fill(ctx context.Context, st store.Store, p Plan) error {
 		if err != nil {
 			return fmt.Errorf("write leases: %w", err)
 		}
-		if done += n; p.Progress != nil && done%(25*batch) == 0 {
+		if done += n; p.Progress != nil && done%(50*batch) == 0 {
 			p.Progress(done)
 		}
 	}

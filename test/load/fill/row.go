@@ -14,8 +14,12 @@ import (
 	"github.com/scaivault/scaivault/internal/store"
 )
 
-// callers is how many service accounts share the leases.
-const callers = 1000
+// callers is how many service accounts share the leases; each asks for some in a row, as a deployment
+// does.
+const (
+	callers = 1000
+	inARow  = 20
+)
 
 // putEngines gives an empty store three engines of four roles each, at a server that is not there.
 func putEngines(tx store.Tx) (engines []*store.Object, err error) {
@@ -54,6 +58,7 @@ type maker struct {
 	node   string
 	epoch  int64
 	random *random.Rand
+	caller int
 }
 
 // life is a lease, and whether and how it ended.
@@ -72,8 +77,11 @@ type life struct {
 
 func (m *maker) life(n int) life {
 	const day = 24 * time.Hour
+	if n%inARow == 0 {
+		m.caller = m.random.IntN(callers)
+	}
 	l := life{role: m.roles[n%len(m.roles)], id: ident.New(ident.Lease), node: m.node, epoch: m.epoch,
-		identity: fmt.Sprintf("sa:fill-%04d", m.random.IntN(callers)),
+		identity: fmt.Sprintf("sa:fill-%04d", m.caller),
 		lasts:    30*day + time.Duration(m.random.Int64N(int64(335*day)))}
 	l.username = "v_" + strings.ReplaceAll(l.role.name, "-", "_") + "_" + strings.ToLower(rand.Text()[:16])
 	if !m.plan.Due.IsZero() {
