@@ -97,6 +97,9 @@ func (g *Guard) Confirm(ctx context.Context, c *access.Caller) (*api.Clock, erro
 				return err
 			}
 		}
+		if err := putTime(tx, raw); err != nil {
+			return err
+		}
 		_, version := g.shift()
 		return putShift(tx, 0, version)
 	})

@@ -96,7 +96,7 @@ func (g *Guard) Open(ctx context.Context) error {
 	g.set(said)
 	if back || forward {
 		g.set(last)
-		g.ahead, g.unsure = said.Sub(last), back
+		g.ahead, g.unsure = said.Sub(last), true
 	}
 	g.mu.Unlock()
 	return g.check(ctx)

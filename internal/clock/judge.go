@@ -53,10 +53,9 @@ func (g *Guard) check(ctx context.Context) error {
 		g.version, g.ahead, g.unsure, d = version, 0, false, 0
 		g.set(said)
 	case right:
-	case d.Abs() <= step || !due && shift == 0: // nothing waits for a moment that could come too early, or too late
+	case d.Abs() <= step:
 		g.set(said)
 		g.ahead = 0
-		d = 0
 	default:
 		g.ahead = max(d, 0)
 	}
@@ -66,13 +65,30 @@ func (g *Guard) check(ctx context.Context) error {
 	switch {
 	case right:
 		return g.follow(ctx, 0, "the store's clock is right again")
+	case d.Abs() > step && !due && shift == 0: // nothing waits for a moment that could come too early, or too late
+		return g.move(ctx, said)
 	case d < -step:
 		return g.follow(ctx, now.Sub(raw), "the store's clock went back: the agreed time goes on without it")
 	}
 	g.alarm(d)
 	if record {
-		return g.record(ctx)
+		return g.record(ctx, g.Now(), g.Store.WriteRelaxed)
 	}
+	return nil
+}
+
+// move lets the agreed time jump. It is recorded before anything lives by it, so that no start finds
+// moments that are years away from a time that it takes for the present.
+func (g *Guard) move(ctx context.Context, to time.Time) error {
+	at := time.Now()
+	if err := g.record(ctx, to, g.Store.Write); err != nil {
+		return err
+	}
+	g.mu.Lock()
+	g.set(to.Add(time.Since(at)))
+	g.ahead, g.unsure = 0, false
+	g.mu.Unlock()
+	g.alarm(0)
 	return nil
 }
 
@@ -187,35 +203,40 @@ func (g *Guard) judge(ctx context.Context, raw, told time.Time) error {
 	switch {
 	case confirmed:
 		now = said
-	case told.Sub(now) > step: // time that passed while nobody here saw it
+	case g.unsure && told.After(now): // time that passed before the start
 		now = told
 	}
-	g.set(now)
-	g.ahead, g.unsure = max(said.Sub(now), 0), false
 	g.mu.Unlock()
-	var err error
+	if err := g.move(ctx, now); err != nil {
+		return err
+	}
 	if confirmed {
 		g.log.Warn("the store's clock went forward, and a source's clock confirms it", "by", passed.Round(time.Second))
-	} else if said.Sub(now).Abs() > step {
-		err = g.follow(ctx, now.Sub(raw), "the store's clock is wrong by a source's clock: the agreed time goes on without it")
+		return nil
 	}
-	g.alarm(0)
-	return err
+	if said.Sub(now).Abs() <= step {
+		return nil
+	}
+	return g.follow(ctx, now.Sub(raw), "the store's clock is wrong by a source's clock: the agreed time goes on without it")
 }
 
 // record keeps the agreed time, for the next start.
-func (g *Guard) record(ctx context.Context) error {
-	doc, err := g.Now().MarshalText()
-	if err != nil {
-		return err
-	}
-	err = g.Store.WriteRelaxed(ctx, func(tx store.Tx) error { return tx.PutMeta(timeKey, doc) })
+func (g *Guard) record(ctx context.Context, now time.Time, write func(context.Context, func(store.Tx) error) error) error {
+	err := write(ctx, func(tx store.Tx) error { return putTime(tx, now) })
 	if err == nil {
 		g.mu.Lock()
 		g.saved = time.Now()
 		g.mu.Unlock()
 	}
 	return err
+}
+
+func putTime(tx store.Tx, now time.Time) error {
+	doc, err := now.MarshalText()
+	if err != nil {
+		return err
+	}
+	return tx.PutMeta(timeKey, doc)
 }
 
 func recorded(r store.Reader) (last time.Time, err error) {
