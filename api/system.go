@@ -23,6 +23,7 @@ type DetailedHealth struct {
 	UptimeSeconds int64             `json:"uptime_seconds"`
 	Checks        map[string]string `json:"checks"`
 	Engines       []EngineSummary   `json:"engines"`
+	Rotation      RotationHealth    `json:"rotation"`
 	Quarantine    *Quarantine       `json:"quarantine"` // null when the store never was in any
 }
 

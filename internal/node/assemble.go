@@ -88,14 +88,14 @@ func (n *Node) assemble(ctx context.Context, o Options, metricsListener net.List
 	n.onClose(observer.Stop)
 	p.metrics.Quarantine(func() bool { return quarantine.Active(p.store.Config()) })
 	p.metrics.Engines(func() []metrics.EngineState { return n.engineStates(sources) })
-	p.metrics.RotationQueue(func() float64 { return n.rotationsDue(p.store) })
+	p.metrics.RotationQueue(func() float64 { return n.rotationQueue(rotations) })
 	p.server = server.New(server.Config{
 		Services: server.Services{Secrets: secrets, Rotation: policies, Sources: sources, Leases: leases, Identities: p.identity,
 			Policies: access.NewPolicies(p.store, door), Audit: trail, Witness: observer},
 		Door: door, Metrics: p.metrics, Logger: n.log,
 		System: server.System{Version: o.Version, Commit: o.Commit, Node: p.store.Node(), Epoch: p.store.Epoch(),
 			Checks:  map[string]func(context.Context) error{"store": p.store.Ping, "seal": sealCheck(p.store, key)},
-			Inspect: inspect(door),
+			Inspect: inspect(door), Rotation: rotations.Health,
 			Engines: func(ctx context.Context, c *access.Caller) ([]api.EngineSummary, error) {
 				return sources.Summaries(ctx, c.Tenant)
 			},
@@ -198,19 +198,15 @@ func inspect(door *access.Door) func(ctx context.Context, c *access.Caller) erro
 // scrapeTimeout bounds what a scrape of the metrics may ask of the store.
 const scrapeTimeout = 5 * time.Second
 
-// rotationsDue counts the secrets whose value was to be replaced by now.
-func (n *Node) rotationsDue(st store.Store) (depth float64) {
+// rotationQueue counts the secrets whose value was to be replaced by now.
+func (n *Node) rotationQueue(rotations *rotation.Scheduler) float64 {
 	ctx, cancel := context.WithTimeout(n.loopsCtx, scrapeTimeout)
 	defer cancel()
-	err := st.Read(ctx, func(r store.Reader) error {
-		due, _, err := r.RotationsDue(r.Now())
-		depth = float64(due)
-		return err
-	})
+	behind, err := rotations.Health(ctx)
 	if err != nil {
 		n.log.Error("metrics: count the secrets to be rotated", "error", err)
 	}
-	return depth
+	return float64(behind.Overdue)
 }
 
 func (n *Node) engineStates(sources *source.Service) []metrics.EngineState {

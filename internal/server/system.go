@@ -23,6 +23,8 @@ type System struct {
 	Inspect func(ctx context.Context, c *access.Caller) error
 	// Engines are the states of all engines as last known; nil where there are none.
 	Engines func(ctx context.Context, c *access.Caller) ([]api.EngineSummary, error)
+	// Rotation tells how far the rotations are behind; nil where there are none.
+	Rotation func(ctx context.Context) (api.RotationHealth, error)
 }
 
 const (
@@ -141,9 +143,16 @@ func (s *Server) detailed(c *call) (*api.DetailedHealth, error) {
 			return nil, err
 		}
 	}
+	var rotation api.RotationHealth
+	if s.system.Rotation != nil {
+		var err error
+		if rotation, err = s.system.Rotation(c.ctx); err != nil {
+			return nil, err
+		}
+	}
 	return &api.DetailedHealth{
 		Status: s.status(ok), Version: s.system.Version, Node: s.system.Node, Epoch: s.system.Epoch,
-		UptimeSeconds: int64(time.Since(s.started).Seconds()), Checks: checks, Engines: engines,
+		UptimeSeconds: int64(time.Since(s.started).Seconds()), Checks: checks, Engines: engines, Rotation: rotation,
 		Quarantine: quarantine,
 	}, nil
 }
