@@ -335,9 +335,7 @@ func (m *Manager) confirm(ctx context.Context, i *issuance, recipe engine.Recipe
 	})
 	switch {
 	case err != nil:
-		// The store is lost between intent and confirmation. The row leads to the account; what
-		// can be done now is not to leave it usable until the row is looked at.
-		m.undo(ctx, i, recipe)
+		m.withdraw(i, recipe)
 		return err
 	case withheld:
 		m.Kick()
@@ -392,13 +390,57 @@ func (m *Manager) failed(ctx context.Context, i *issuance, cause error) error {
 	return reason
 }
 
-// undo kills an account that could not be confirmed. Best effort: its row leads to it.
-func (m *Manager) undo(ctx context.Context, i *issuance, recipe engine.Recipe) {
-	ctx, cancel := context.WithTimeout(ctx, i.engine.Config.OperationTimeout)
-	defer cancel()
-	if _, err := i.handle.Revoke(ctx, recipe); err != nil {
-		m.log.Warn("an unconfirmed account could not be undone, its lease will be looked at", "lease_id", i.lease.ID, "reason", source.Reason(err))
+// withdraw revokes an account that could not be confirmed, as soon as the store is back. It goes by
+// the row and not straight to the source: the confirmation may have been kept after all, or another
+// node may have found the account, and the lease lives then. A process that ends before leaves what
+// one leaves that ends ahead of the confirmation.
+func (m *Manager) withdraw(i *issuance, recipe engine.Recipe) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.ctx.Err() != nil {
+		return
 	}
+	m.wg.Go(func() {
+		for tried := 1; m.ctx.Err() == nil; tried++ {
+			err := m.store.Write(m.ctx, func(tx store.Tx) error { return withdrawn(tx, i, recipe) })
+			if err == nil {
+				m.Kick()
+				return
+			}
+			select {
+			case <-time.After(jitter(backoff(tried, maxProbe))):
+			case <-m.ctx.Done():
+			}
+		}
+	})
+}
+
+// withdrawn asks for the revocation of an account that its caller was not given, whatever its row
+// has come to meanwhile.
+func withdrawn(tx store.Tx, i *issuance, recipe engine.Recipe) error {
+	var was api.LeaseStatus
+	l, err := tx.UpdateLease(i.lease.ID, func(l *store.Lease) error {
+		now := tx.Now()
+		was, l.Recipe, l.Deadline, l.Claim = l.Status, recipe, time.Time{}, nil
+		switch l.Status {
+		case api.LeaseIssuing, api.LeaseActive:
+			ask(l, api.ReasonIssueFailed, Identity, now)
+		case api.LeaseRevoking:
+			l.DueAt = &now
+		case api.LeaseRevoked:
+			l.DueAt, l.LateLooks = &now, max(l.LateLooks, 1)
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	if was == api.LeaseActive {
+		return tx.Audit(l.Tenant, entry(l, "dynamic_revoke", true, map[string]any{"reason": api.ReasonIssueFailed, "outcome": "requested"}))
+	}
+	extra := outcome(l, "failed")
+	extra["error"] = string(fault.ServiceUnavailable)
+	return tx.Audit(l.Tenant, i.pass.Entry(false, extra))
 }
 
 // Undelivered revokes a credential whose answer could not begin: nobody holds it.

@@ -21,7 +21,7 @@ func Faults() []Fault {
 		{Package: lease, Name: "a confirmation leaves the claim of whoever found nothing", Run: "TestRevokeWhileIssuing", Edits: []Edit{{"issue.go",
 			"			l.Claim = nil\n			now := tx.Now()\n", "			now := tx.Now()\n"}}},
 		{Package: lease, Name: "undo without ownership check", Edits: []Edit{
-			{"issue.go", "		if kind(err) != engine.NameTaken || tried == namesTried {", "		if kind(err) == engine.NameTaken {\n			m.undo(ctx, i, i.plan.Recipe)\n		}\n		if kind(err) != engine.NameTaken || tried == namesTried {"},
+			{"issue.go", "		if kind(err) != engine.NameTaken || tried == namesTried {", "		if kind(err) == engine.NameTaken {\n			_, _ = i.handle.Revoke(ctx, i.plan.Recipe)\n		}\n		if kind(err) != engine.NameTaken || tried == namesTried {"},
 			{"leasetest/engine.go", "case a == nil || a.Mark != e.options.Installation || r.OID != 0 && r.OID != a.OID:\n		return engine.Outcome{}", "case a == nil:\n		return engine.Outcome{}"}}},
 		{Package: lease, Name: "late commit unguarded", Edits: []Edit{{"recover.go",
 			"	settler, ok := h.Engine.(engine.Settler)\n	if !ok {", "	settler, ok := h.Engine.(engine.Settler)\n	if ok {"}}},
