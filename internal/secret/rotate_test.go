@@ -480,6 +480,10 @@ func TestRightsToRotate(t *testing.T) {
 		rotator := w.caller("user:rotator", policy.Rule{PathPattern: "app/*", Permissions: []policy.Permission{"rotate"}})
 		_, err := w.put(writer, "app/a", "second", &api.SecretOptions{RotationPolicyID: p.ID})
 		w.wants("assign by who may only write", err, fault.AccessDenied)
+		narrow := *w.admin
+		narrow.Scopes = []string{access.ScopeSecretsWrite}
+		_, err = w.put(&narrow, "app/a", "second", &api.SecretOptions{RotationPolicyID: p.ID})
+		w.wants("assign with a token for writing", err, fault.InsufficientScope)
 		_, err = w.secrets.Rotate(w.Context(), writer, "app/a", &api.SecretRotate{})
 		w.wants("rotate by who may only write", err, fault.AccessDenied)
 		_, err = w.secrets.Assign(w.Context(), rotator, "rot_none", "app/a")
