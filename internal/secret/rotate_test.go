@@ -269,18 +269,25 @@ func TestFailuresBackOff(t *testing.T) {
 	inTime(t, func(w *clockwork) {
 		var tries atomic.Int64
 		w.atSource = func(path string) error {
-			if path == "infra/dead" {
-				tries.Add(1)
+			if strings.HasPrefix(path, "infra/dead") {
+				if path == "infra/dead" {
+					tries.Add(1)
+				}
 				time.Sleep(40 * time.Second)
 				return fault.New(fault.EngineUnavailable, "the source of engine dead cannot be used now")
 			}
 			return nil
 		}
 		p := w.policy("daily", day)
-		w.assign(p, "infra/dead", "infra/alive", "app/a")
+		alive := []string{"infra/alive", "infra/well", "infra/fine", "app/a"}
+		w.assign(p, append(alive, "infra/dead")...)
+		for i := range 30 {
+			w.assign(p, fmt.Sprint("infra/dead-", i))
+		}
 		time.Sleep(day)
-		w.wantVersion("infra/alive", 2)
-		w.wantVersion("app/a", 2)
+		for _, path := range alive {
+			w.wantVersion(path, 2)
+		}
 		w.wantVersion("infra/dead", 1)
 		time.Sleep(day - time.Minute)
 		r := w.secret("infra/dead").Rotation
