@@ -34,6 +34,18 @@ func (c *Client) Resume(ctx context.Context, r api.ResumeRequest) (api.Quarantin
 	return q, err
 }
 
+// Clock tells the time by which leases live, beside the store's clock.
+func (c *Client) Clock(ctx context.Context) (api.Clock, error) {
+	return get[api.Clock](ctx, c, nil, "sys", "clock")
+}
+
+// ConfirmClock states that the store's clock, which jumped, is right: what ended by it is revoked.
+func (c *Client) ConfirmClock(ctx context.Context) (api.Clock, error) {
+	var shown api.Clock
+	_, err := c.do(ctx, request{method: http.MethodPost, path: []string{"sys", "clock", "confirm"}, idempotent: true}, &shown)
+	return shown, err
+}
+
 // Version names the server's build.
 func (c *Client) Version(ctx context.Context) (api.Version, error) {
 	return get[api.Version](ctx, c, nil, "version")

@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/scaivault/scaivault/api"
 	"github.com/scaivault/scaivault/internal/metrics"
 )
 
@@ -17,6 +18,7 @@ func TestNames(t *testing.T) {
 		return []metrics.EngineState{{Engine: "db", Healthy: true, Active: 7, Overdue: 3}, {Engine: "old"}}
 	})
 	m.Quarantine(func() bool { return true })
+	m.Clock(func() (api.Clock, bool) { return api.Clock{State: "held", SkewSeconds: 60, HeldLeases: 2}, true })
 	m.Request("GET", "secrets", 200, time.Millisecond)
 	m.Issued("db", "reader")
 	m.IssueStep("db", "issue", time.Millisecond)
@@ -26,6 +28,9 @@ func TestNames(t *testing.T) {
 	w := httptest.NewRecorder()
 	m.Handler().ServeHTTP(w, httptest.NewRequest("GET", "/metrics", nil))
 	for _, want := range []string{
+		`scaivault_clock_skew_seconds 60`,
+		`scaivault_clock_held_leases 2`,
+		`scaivault_clock_settled 0`,
 		`scaivault_requests_total{method="GET",path_category="secrets",status="200"} 1`,
 		`scaivault_request_duration_seconds_count{method="GET",path_category="secrets"} 1`,
 		`scaivault_leases_active{engine="db"} 7`,

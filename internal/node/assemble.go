@@ -87,11 +87,12 @@ func (n *Node) assemble(ctx context.Context, o Options, metricsListener net.List
 	}
 	n.onClose(observer.Stop)
 	p.metrics.Quarantine(func() bool { return quarantine.Active(p.store.Config()) })
+	p.metrics.Clock(func() (api.Clock, bool) { return n.clockState(guard) })
 	p.metrics.Engines(func() []metrics.EngineState { return n.engineStates(sources) })
 	p.metrics.RotationQueue(func() float64 { return n.rotationQueue(rotations) })
 	p.server = server.New(server.Config{
 		Services: server.Services{Secrets: secrets, Rotation: policies, Sources: sources, Leases: leases, Identities: p.identity,
-			Policies: access.NewPolicies(p.store, door), Audit: trail, Witness: observer},
+			Policies: access.NewPolicies(p.store, door), Audit: trail, Witness: observer, Clock: guard},
 		Door: door, Metrics: p.metrics, Logger: n.log,
 		System: server.System{Version: o.Version, Commit: o.Commit, Node: p.store.Node(), Epoch: p.store.Epoch(),
 			Checks:  map[string]func(context.Context) error{"store": p.store.Ping, "seal": sealCheck(p.store, key)},
@@ -207,6 +208,17 @@ func (n *Node) rotationQueue(rotations *rotation.Scheduler) float64 {
 		n.log.Error("metrics: count the secrets to be rotated", "error", err)
 	}
 	return float64(behind.Overdue)
+}
+
+func (n *Node) clockState(guard *clock.Guard) (api.Clock, bool) {
+	ctx, cancel := context.WithTimeout(n.loopsCtx, scrapeTimeout)
+	defer cancel()
+	c, err := guard.State(ctx)
+	if err != nil {
+		n.log.Error("metrics: compare the clocks", "error", err)
+		return api.Clock{}, false
+	}
+	return *c, true
 }
 
 func (n *Node) engineStates(sources *source.Service) []metrics.EngineState {

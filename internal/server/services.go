@@ -3,6 +3,7 @@ package server
 import (
 	"github.com/scaivault/scaivault/internal/access"
 	"github.com/scaivault/scaivault/internal/audit"
+	"github.com/scaivault/scaivault/internal/clock"
 	"github.com/scaivault/scaivault/internal/identity"
 	"github.com/scaivault/scaivault/internal/lease"
 	"github.com/scaivault/scaivault/internal/rotation"
@@ -22,4 +23,5 @@ type Services struct {
 	Identities *identity.Service
 	Audit      *audit.Service
 	Witness    *witness.Service
+	Clock      *clock.Guard
 }

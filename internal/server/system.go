@@ -51,6 +51,9 @@ func (s *Server) systemRoutes() []route {
 		get("/health/detailed", "Tell the state of the node and of every engine.", s.detailed).needs(access.ScopeAdmin),
 		op(http.MethodPost, "/sys/resume", http.StatusOK,
 			"End the quarantine of a store that was restored or is an older copy.", s.resume).needs(access.ScopeAdmin),
+		get("/sys/clock", "Tell the time by which leases live, beside the store's clock.", s.clock).needs(access.ScopeAdmin),
+		act(http.MethodPost, "/sys/clock/confirm", http.StatusOK,
+			"State that the store's clock, which jumped, is right.", s.confirmClock).needs(access.ScopeAdmin),
 		get("/version", "Name the build.", s.version).open().always(),
 		raw("/openapi.yaml", "application/yaml", "This contract in OpenAPI 3.1.", s.openapi),
 		s.docsRoute(),
@@ -97,6 +100,10 @@ func (s *Server) resume(c *call, req *api.ResumeRequest) (*api.Quarantine, error
 	}
 	return q, err
 }
+
+func (s *Server) clock(c *call) (*api.Clock, error) { return s.Clock.Show(c.ctx, c.caller) }
+
+func (s *Server) confirmClock(c *call) (*api.Clock, error) { return s.Clock.Confirm(c.ctx, c.caller) }
 
 // check is the state of every check of the node, at most a second old.
 func (s *Server) check(ctx context.Context) (map[string]string, bool) {
