@@ -258,7 +258,7 @@ func (m *Manager) atSource(ctx context.Context, i *issuance) (engine.Recipe, err
 }
 
 // rootTries bounds how often one issuance follows a root that is rotated.
-const rootTries = 5
+const rootTries = 10
 
 // attempt is one, and another as often as the root was changed meanwhile.
 func (m *Manager) attempt(ctx context.Context, i *issuance) (engine.Recipe, error) {
