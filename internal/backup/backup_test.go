@@ -164,7 +164,8 @@ func TestDamage(t *testing.T) {
 	for n := 10; n < len(file); n += 11 { // gzip's own header says nothing
 		flipped := bytes.Clone(file)
 		flipped[n] ^= 1 << (n % 8)
-		if _, err := read(flipped, nil); err == nil {
+		// A few bits of the compression mean nothing.
+		if _, err := read(flipped, nil); err == nil && text(t, flipped) != text(t, file) {
 			t.Errorf("byte %d flipped: read without an error", n)
 		}
 	}
@@ -176,15 +177,21 @@ func TestDamage(t *testing.T) {
 // edited is the backup with another text in its place, with all that is to be had without the key.
 func edited(t *testing.T, file []byte, change func(text string) string) []byte {
 	t.Helper()
-	zip, err := gzip.NewReader(bytes.NewReader(file))
-	must(t, err)
-	text, err := io.ReadAll(zip)
-	must(t, err)
 	var b bytes.Buffer
 	out := gzip.NewWriter(&b)
-	_, err = io.WriteString(out, change(string(text)))
+	_, err := io.WriteString(out, change(text(t, file)))
 	must(t, errors.Join(err, out.Close()))
 	return b.Bytes()
+}
+
+// text is the lines of a backup.
+func text(t *testing.T, file []byte) string {
+	t.Helper()
+	zip, err := gzip.NewReader(bytes.NewReader(file))
+	must(t, err)
+	lines, err := io.ReadAll(zip)
+	must(t, err)
+	return string(lines)
 }
 
 // Who can encrypt to the recipients cannot make a backup that is restored.
