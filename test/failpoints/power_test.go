@@ -2,6 +2,8 @@ package failpoints_test
 
 import (
 	"context"
+	"fmt"
+	"maps"
 	"sync"
 	"testing"
 
@@ -24,17 +26,17 @@ func TestPowerLoss(t *testing.T) {
 	store := pgtest.Start(t, 17, pgtest.WithFsync(), pgtest.WithSetting("wal_writer_delay", "10s"))
 	w := newWorld(t, place{store: store, source: pgtest.Shared(t, 17)}, members())
 	admin := w.first().Admin(t)
-	all, lost := 0, 0
+	all, lost := map[string]api.Credential{}, 0
 	for range rounds {
 		answered := w.askUntilLost(t, admin, store)
 		store.Start(t)
-		before := len(answered)
 		for _, l := range w.unconfirmedNow(t, w.other()) {
 			if _, given := answered[l]; given {
 				lost++
 			}
 		}
-		all += before
+		maps.Copy(all, answered)
+		w.awaitWithdrawn(t, w.other(), all)
 		w.settle(t, w.other())
 		leases := map[string]api.Lease{}
 		for _, l := range w.leases(t, w.other()) {
@@ -50,7 +52,7 @@ func TestPowerLoss(t *testing.T) {
 		}
 		w.compare(t, w.other(), w.leases(t, w.other()))
 	}
-	t.Logf("power cuts %d, credentials answered %d, of these the confirmation lost: %d, answered and without lease or entry: 0", rounds, all, lost)
+	t.Logf("power cuts %d, credentials answered %d, of these the confirmation was lost: %d", rounds, len(all), lost)
 	w.revokeAll(t, w.first())
 }
 
@@ -85,6 +87,22 @@ func (w *world) askUntilLost(t *testing.T, c *client.Client, store *pgtest.Serve
 	store.Kill(t)
 	working.Wait()
 	return answered
+}
+
+// awaitWithdrawn waits until what nobody was answered is revoked: no process
+// died that could do so.
+func (w *world) awaitWithdrawn(t *testing.T, node *vaulttest.Server, answered map[string]api.Credential) {
+	t.Helper()
+	var living api.Lease
+	eventually(t, func() string { return fmt.Sprintf("nobody was answered %+v, and it is revoked", living) }, func() bool {
+		for _, l := range w.leases(t, node) {
+			if _, given := answered[l.LeaseID]; !given && l.Status != api.LeaseRevoked {
+				living = l
+				return false
+			}
+		}
+		return true
+	})
 }
 
 // unconfirmedNow are the leases that the store still takes for being issued,
