@@ -3,6 +3,7 @@ package lease
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"slices"
 	"time"
 
@@ -10,6 +11,7 @@ import (
 	"github.com/scaivault/scaivault/engine"
 	"github.com/scaivault/scaivault/internal/access"
 	"github.com/scaivault/scaivault/internal/fault"
+	"github.com/scaivault/scaivault/internal/lock"
 	"github.com/scaivault/scaivault/internal/quarantine"
 	"github.com/scaivault/scaivault/internal/source"
 	"github.com/scaivault/scaivault/internal/store"
@@ -59,6 +61,17 @@ func (m *Manager) reconcile(ctx context.Context, pass *access.Pass, engineName s
 	if err != nil {
 		return nil, err
 	}
+	one, err := lock.Acquire(ctx, m.store, "reconcile/"+e.ID, m.claimFor(e.ID))
+	if errors.Is(err, lock.ErrHeld) {
+		return nil, fault.New(fault.VersionConflict, "engine %s is being reconciled already: try again when that has ended", engineName)
+	} else if err != nil {
+		return nil, err
+	}
+	defer func() {
+		if err := one.Release(ctx); err != nil {
+			m.log.Warn("the lock of a reconcile could not be released, it runs out", "engine", engineName, "error", err)
+		}
+	}()
 	h, err := m.sources.Acquire(ctx, e)
 	if err != nil {
 		return nil, source.Fault(engineName, err)

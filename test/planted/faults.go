@@ -23,6 +23,8 @@ func Faults() []Fault {
 		{Package: lease, Name: "undo without ownership check", Edits: []Edit{
 			{"issue.go", "		if kind(err) != engine.NameTaken || tried == namesTried {", "		if kind(err) == engine.NameTaken {\n			_, _ = i.handle.Revoke(ctx, i.plan.Recipe)\n		}\n		if kind(err) != engine.NameTaken || tried == namesTried {"},
 			{"leasetest/engine.go", "case a == nil || a.Mark != e.options.Installation || r.OID != 0 && r.OID != a.OID:\n		return engine.Outcome{}", "case a == nil:\n		return engine.Outcome{}"}}},
+		{Package: lease, Name: "clock unguarded", Run: "TestClockJumps", Edits: []Edit{{"../clock/store.go",
+			"return t.guard.agree(t.Tx.Now())", "return t.Tx.Now()"}}},
 		{Package: lease, Name: "late commit unguarded", Edits: []Edit{{"recover.go",
 			"	settler, ok := h.Engine.(engine.Settler)\n	if !ok {", "	settler, ok := h.Engine.(engine.Settler)\n	if ok {"}}},
 		{Package: lease, Name: "recovery closes without a look at the source", Edits: []Edit{{"recover.go",
