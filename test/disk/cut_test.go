@@ -54,7 +54,7 @@ func TestPowerCut(t *testing.T) {
 	r.add(event{op: "witness", data: first})
 	v, err := open(dir, witnessFile, r.layer, at)
 	must(t, err)
-	work(t, v, r, witnessFile, often(100, 1200))
+	work(t, v, r, witnessFile, often(100, 300))
 	r.freeze()
 	v.close()
 

@@ -146,20 +146,19 @@ func (r *recorder) image(moment int, l loss, random *rand.Rand) map[string][]byt
 	for name := range files {
 		files[name] = slices.Clone(files[name])
 	}
-	durable := map[int]bool{} // writes whose flush has returned
+	flushed := map[string]int{} // of each file, all before has been flushed
 	for _, e := range r.events[:moment] {
-		if e.op != "flushed" {
-			continue
-		}
-		for i, before := range r.events[:e.begun] {
-			if before.file == e.file && (before.op == "write" || before.op == "truncate") {
-				durable[i] = true
-			}
+		if e.op == "flushed" {
+			flushed[e.file] = max(flushed[e.file], e.begun)
 		}
 	}
+	durable := map[int]bool{}
 	var open []int
 	for i, e := range r.events[:moment] {
-		if (e.op == "write" || e.op == "truncate") && !durable[i] {
+		if e.op != "write" && e.op != "truncate" {
+			continue
+		}
+		if durable[i] = i < flushed[e.file]; !durable[i] {
 			open = append(open, i)
 		}
 	}
