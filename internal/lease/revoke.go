@@ -284,6 +284,9 @@ func (m *Manager) markFence(ctx context.Context, f *store.Fence) error {
 			if err != nil {
 				return err
 			}
+			if err := tx.LockLeases(ids); err != nil {
+				return err
+			}
 			now := tx.Now()
 			for _, id := range ids {
 				if _, err := tx.UpdateLease(id, func(l *store.Lease) error {

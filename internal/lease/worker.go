@@ -299,6 +299,9 @@ func (m *Manager) close(rows []*store.Lease, outcomes []engine.Outcome, begun ti
 	err := m.store.Write(m.writing(), func(tx store.Tx) error {
 		ended = ended[:0]
 		now := tx.Now()
+		if err := tx.LockLeases(idsOf(rows)); err != nil {
+			return err
+		}
 		for k, row := range rows {
 			l, err := m.updateClaimed(tx, row, func(l *store.Lease) {
 				killed(l, outcomes[k], begun, now)
@@ -431,6 +434,14 @@ func (m *Manager) outlived(rows []*store.Lease) {
 	if err != nil && m.ctx.Err() == nil {
 		m.log.Error("claimed leases could not be released, their claims run out", "error", err)
 	}
+}
+
+func idsOf(rows []*store.Lease) []string {
+	ids := make([]string, len(rows))
+	for k, l := range rows {
+		ids[k] = l.ID
+	}
+	return ids
 }
 
 // updateClaimed changes a row if it is still claimed by us, and ends the claim; nil if it is not:

@@ -158,6 +158,9 @@ type Tx interface {
 	// UpdateLease reads the row, changes it by fn, writes it and keeps the counters. An error of
 	// fn changes nothing. It returns the row as written.
 	UpdateLease(id string, fn func(l *Lease) error) (*Lease, error)
+	// LockLeases reads rows at once that UpdateLease is about to change one by one: in the shared
+	// store each would be a trip of its own, while others wait. One that is absent is passed over.
+	LockLeases(ids []string) error
 	// ClaimDue claims up to limit rows of the engine that are due and not under a valid claim,
 	// the longest due first, and returns them. A claim of an older epoch of a node, or past its
 	// Until, is void.

@@ -122,7 +122,7 @@ func (r *rig) until(ctx context.Context, issue task, work func(context.Context) 
 // stockUntil makes n leases that end within one second, which begins at the moment it answers.
 func (r *rig) stockUntil(ctx context.Context, n int) (ends time.Time, err error) {
 	// Lives are whole seconds, and none is shorter than 10 s at the making of the last.
-	ends = time.Now().Add(10*time.Second + time.Duration(n)*4*time.Millisecond)
+	ends = time.Now().Add(10*time.Second + time.Duration(n)*15*time.Millisecond)
 	path := "/v1/dynamic/engines/" + fast + "/creds/" + filler
 	_, err = times(ctx, 8, n, func(ctx context.Context, caller int) error {
 		life := time.Until(ends).Truncate(time.Second) + time.Second

@@ -187,6 +187,19 @@ func leaseFilters(t *testing.T, b *bundle) {
 		})
 	}
 
+	b.write(t, func(tx store.Tx) error {
+		if err := tx.LockLeases([]string{c.ID, "lease_none", a.ID}); err != nil {
+			return err
+		}
+		for want := int64(2); want <= 3; want++ { // each sees what the one before left
+			l, err := tx.UpdateLease(c.ID, func(l *store.Lease) error { l.LateLooks++; return nil })
+			if err != nil {
+				return err
+			}
+			wantEqual(t, "version and looks of a locked row", []int64{l.Version, int64(l.LateLooks)}, []int64{want, want - 1})
+		}
+		return nil
+	})
 	b.update(t, c.ID, func(l *store.Lease) { l.Status = api.LeaseActive })
 	b.update(t, e.ID, func(l *store.Lease) {
 		l.Status, l.Revocation = api.LeaseRevoking, &api.Revocation{RequestedAt: noon}
