@@ -128,7 +128,7 @@ func (g *Guard) follow(ctx context.Context, shift time.Duration, why string) err
 		return err
 	}
 	if moved {
-		g.log.Error(why, "shift", shift.Round(time.Second))
+		g.log.Error("the time by which leases live stands otherwise to the store's clock than before", "why", why, "shift", shift.Round(time.Second))
 		_, version := g.shift()
 		g.mu.Lock()
 		g.version, g.ahead = version, 0
