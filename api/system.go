@@ -51,6 +51,7 @@ type EngineSummary struct {
 	ActiveLeases         int64  `json:"active_leases"`
 	RevocationBacklog    int64  `json:"revocation_backlog"`
 	OldestOverdueSeconds int64  `json:"oldest_overdue_seconds"`
+	Orphans              int64  `json:"orphans"`
 	Residues             int64  `json:"residues"`
 }
 

@@ -89,6 +89,12 @@ func (c *Client) Reconcile(ctx context.Context, name string, remove bool) (api.R
 	return c.reconcile(ctx, name, api.ReconcileRequest{DryRun: &dry})
 }
 
+// LastReconcile reads what the engine's last reconcile found, by a schedule or by
+// somebody. The source is not asked.
+func (c *Client) LastReconcile(ctx context.Context, name string) (api.ReconcileReport, error) {
+	return get[api.ReconcileReport](ctx, c, nil, "dynamic", "engines", name, "reconcile")
+}
+
 // ReconcileRestored is Reconcile with removal, on the first day after a restore, too:
 // what was made since the backup is removed.
 func (c *Client) ReconcileRestored(ctx context.Context, name string) (api.ReconcileResult, error) {

@@ -54,9 +54,19 @@ type Config struct {
 	// MaxOpenConnections bounds the connections to the source; one of them is kept for
 	// revocation. 4 when absent, at least 2.
 	MaxOpenConnections int
-	// Reconcile tells whether a scheduled reconcile may remove ("remove") or only report ("report").
+	// Reconcile is what a scheduled reconcile does; "" is ReconcileOff.
 	Reconcile string
+	// ReconcileInterval is the longest time from one scheduled reconcile to the next; 1h when
+	// absent, at least 1m.
+	ReconcileInterval time.Duration
 }
+
+// What a scheduled reconcile does.
+const (
+	ReconcileReport = "report"
+	ReconcileRemove = "remove"
+	ReconcileOff    = "off"
+)
 
 // Role is a role as its Type understood it: opaque to the rest of the server, immutable, safe for
 // concurrent use.

@@ -18,6 +18,7 @@ type Filter struct {
 	Identity      string
 	Username      string
 	Status        api.LeaseStatus
+	Residue       bool // only those that left one
 	ExpiresBefore *time.Time
 	ExpiresAfter  *time.Time
 }
@@ -62,7 +63,7 @@ func (m *Manager) page(ctx context.Context, c *access.Caller, f Filter, before s
 	const chunk, most = 500, 20 * 500
 	looked := 0
 	rows := store.LeaseFilter{Tenant: c.Tenant, Role: f.Role, Identity: f.Identity, Username: f.Username,
-		ExpiresBefore: f.ExpiresBefore, ExpiresAfter: f.ExpiresAfter}
+		Residue: f.Residue, ExpiresBefore: f.ExpiresBefore, ExpiresAfter: f.ExpiresAfter}
 	list = []api.Lease{}
 	if f.Engine != "" {
 		e, err := m.sources.Engine(m.store.Config(), c.Tenant, f.Engine)

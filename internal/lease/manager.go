@@ -97,6 +97,7 @@ func New(c Config) *Manager {
 // fences not marked to their end. It does not read the leases that are not due. Call it once.
 func (m *Manager) Start() {
 	m.wg.Go(m.schedule)
+	m.wg.Go(m.reconciles)
 }
 
 // Stop ends the work and waits for what is being done; rows keep their due moment. Safe twice.

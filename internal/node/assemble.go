@@ -232,7 +232,7 @@ func (n *Node) engineStates(sources *source.Service) []metrics.EngineState {
 	states := make([]metrics.EngineState, 0, len(engines))
 	for _, e := range engines {
 		states = append(states, metrics.EngineState{Engine: e.Engine, Healthy: e.Status == api.EngineHealthy,
-			Active: e.ActiveLeases, Overdue: e.RevocationBacklog})
+			Active: e.ActiveLeases, Overdue: e.RevocationBacklog, Orphans: e.Orphans, Residues: e.Residues})
 	}
 	return states
 }
