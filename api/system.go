@@ -24,6 +24,7 @@ type DetailedHealth struct {
 	Checks        map[string]string `json:"checks"`
 	Engines       []EngineSummary   `json:"engines"`
 	Rotation      RotationHealth    `json:"rotation"`
+	Clock         *Clock            `json:"clock"`
 	Quarantine    *Quarantine       `json:"quarantine"` // null when the store never was in any
 }
 

@@ -15,7 +15,7 @@ func TestNames(t *testing.T) {
 	t.Parallel()
 	m := metrics.New()
 	m.Engines(func() []metrics.EngineState {
-		return []metrics.EngineState{{Engine: "db", Healthy: true, Active: 7, Overdue: 3}, {Engine: "old"}}
+		return []metrics.EngineState{{Engine: "db", Healthy: true, Active: 7, Overdue: 3, Orphans: 2, Residues: 1}, {Engine: "old"}}
 	})
 	m.Quarantine(func() bool { return true })
 	m.Clock(func() (api.Clock, bool) { return api.Clock{State: "held", SkewSeconds: 60, HeldLeases: 2}, true })
@@ -35,6 +35,8 @@ func TestNames(t *testing.T) {
 		`scaivault_request_duration_seconds_count{method="GET",path_category="secrets"} 1`,
 		`scaivault_leases_active{engine="db"} 7`,
 		`scaivault_leases_overdue{engine="db"} 3`,
+		`scaivault_orphans{engine="db"} 2`,
+		`scaivault_residues{engine="db"} 1`,
 		`scaivault_engine_health{engine="db"} 1`,
 		`scaivault_engine_health{engine="old"} 0`,
 		`scaivault_leases_generated_total{engine="db",role="reader"} 1`,

@@ -152,15 +152,20 @@ func (s *Server) detailed(c *call) (*api.DetailedHealth, error) {
 	}
 	var rotation api.RotationHealth
 	if s.system.Rotation != nil {
-		var err error
 		if rotation, err = s.system.Rotation(c.ctx); err != nil {
+			return nil, err
+		}
+	}
+	var clock *api.Clock
+	if s.Clock != nil {
+		if clock, err = s.Clock.State(c.ctx); err != nil {
 			return nil, err
 		}
 	}
 	return &api.DetailedHealth{
 		Status: s.status(ok), Version: s.system.Version, Node: s.system.Node, Epoch: s.system.Epoch,
 		UptimeSeconds: int64(time.Since(s.started).Seconds()), Checks: checks, Engines: engines, Rotation: rotation,
-		Quarantine: quarantine,
+		Clock: clock, Quarantine: quarantine,
 	}, nil
 }
 
