@@ -118,7 +118,7 @@ func (g *Guard) Confirm(ctx context.Context, c *access.Caller) (*api.Clock, erro
 
 // pullDue makes due now what was to be looked at later by a time that is given up.
 func pullDue(tx store.Tx, now time.Time) error {
-	due, err := tx.NextDue()
+	due, err := tx.NextDue(now)
 	if err != nil {
 		return err
 	}

@@ -32,6 +32,9 @@ const (
 	// gap is how far after the last time recorded a start may find the clock and ask nobody, and how
 	// far a source's clock may be from what is expected of it.
 	gap = 5 * time.Minute
+	// drift is how far a transaction's time may be from what this process takes for the agreed time
+	// before the clocks are compared out of turn.
+	drift = time.Second
 	// checkEvery is how often the clocks are compared without a cause, and the time is recorded.
 	checkEvery = time.Minute
 	// readTime bounds a comparison: an answer that took longer tells too little.
@@ -188,11 +191,13 @@ func (g *Guard) agree(raw time.Time) time.Time {
 	}
 	now := g.now()
 	d := said.Sub(now)
+	if d.Abs() > drift {
+		g.kick()
+	}
 	if d.Abs() <= step {
 		return said
 	}
 	g.ahead = max(d, 0)
-	g.kick()
 	return now
 }
 

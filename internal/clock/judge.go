@@ -249,7 +249,7 @@ func recorded(r store.Reader) (last time.Time, err error) {
 
 // anyDue tells whether any row leads to somebody's next look: every living lease does.
 func anyDue(r store.Reader) (bool, error) {
-	due, err := r.NextDue()
+	due, err := r.NextDue(r.Now())
 	return len(due) > 0, err
 }
 

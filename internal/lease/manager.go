@@ -162,7 +162,7 @@ func (m *Manager) look() time.Time {
 	var now time.Time
 	err := m.store.Read(m.ctx, func(r store.Reader) (err error) {
 		now = r.Now()
-		due, err = r.NextDue()
+		due, err = r.NextDue(now)
 		return err
 	})
 	if err != nil {
@@ -171,10 +171,12 @@ func (m *Manager) look() time.Time {
 		}
 		return time.Now().Add(time.Second)
 	}
+	read := time.Now()
 	for engineID, t := range due {
-		if !t.After(now) {
+		// The wait is by the clock that says what is due, so that its end is never before that moment.
+		if wait := t.Sub(now); wait <= 0 {
 			m.work(engineID)
-		} else if t = m.clock.Local(t); t.Before(next) {
+		} else if t = read.Add(wait); t.Before(next) {
 			next = t
 		}
 	}

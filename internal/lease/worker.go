@@ -354,7 +354,9 @@ func killed(l *store.Lease, o engine.Outcome, begun, now time.Time) {
 		l.DueAt = o.EffectiveAt
 		return
 	case !l.Deadline.IsZero() && begun.Before(l.Deadline.Add(grace)):
-		due := later(now, l.Deadline.Add(grace)) // the source may still make it: looked at again after the deadline
+		// The source may still make it: looked at again after the deadline. Begun and now are told by
+		// two clocks, which agree soon, not at once: never is that look due already.
+		due := later(now.Add(time.Second), l.Deadline.Add(grace))
 		l.DueAt, l.Revocation.NextAttemptAt = &due, &due
 		return
 	}

@@ -90,9 +90,9 @@ type Reader interface {
 	// Overdue tells how many leases of the engine are past their end or asked to be revoked and
 	// not dead, and since when the oldest is.
 	Overdue(engineID string, now time.Time) (n int, oldest time.Time, err error)
-	// NextDue tells for each engine when its next lease is due, and not claimed; a valid claim is
-	// due again at its Until.
-	NextDue() (map[string]time.Time, error)
+	// NextDue tells for each engine when its next lease is due, and not claimed; a claim that is valid
+	// at now is due again at its Until. What it says is due, ClaimDue of the same moment claims.
+	NextDue(now time.Time) (map[string]time.Time, error)
 
 	// OpenFences are those whose leases are not all marked yet.
 	OpenFences() ([]*Fence, error)

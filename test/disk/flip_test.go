@@ -149,7 +149,7 @@ func draw(b *strings.Builder, r store.Reader, s *sqlite.Store) error {
 	if err != nil {
 		return err
 	}
-	due, err := r.NextDue()
+	due, err := r.NextDue(r.Now())
 	if err != nil {
 		return err
 	}

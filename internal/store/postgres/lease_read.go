@@ -130,17 +130,19 @@ func (r *reader) Overdue(engineID string, now time.Time) (n int, oldest time.Tim
 }
 
 // claimed is the condition that a row's claim is valid at $1: not past its end, and of a node that
-// has begun no newer epoch and gave a sign of life since $2. Rows in the hands of somebody are
-// skipped one by one: they are as few as the operations at work.
+// has begun no newer epoch and gave a sign of life within $3 of the database's clock, which is $2. A
+// sign that lies further ahead than that was given before the clock was set back. Rows in the
+// hands of somebody are skipped one by one: they are as few as the operations at work.
 const claimed = `(claim_until IS NOT NULL AND claim_until > $1 AND EXISTS (
-	SELECT 1 FROM beats WHERE beats.node = claim_node AND beats.epoch <= claim_epoch AND beats.at > $2))`
+	SELECT 1 FROM beats WHERE beats.node = claim_node AND beats.epoch <= claim_epoch
+		AND beats.at > $2::bigint - $3::bigint AND beats.at < $2::bigint + $3::bigint))`
 
 // NextDue tells for each engine when its next lease is due; see [store.Reader]. A row under a claim
-// of another node is due again when that node may have fallen silent.
-func (r *reader) NextDue() (map[string]time.Time, error) {
-	now := micros(r.now)
+// of another node is due again when that node may have fallen silent, which the database's clock
+// tells, wherever now lies.
+func (r *reader) NextDue(now time.Time) (map[string]time.Time, error) {
 	next := map[string]time.Time{}
-	err := r.each(nextDue, []any{now, now - silence.Microseconds(), r.node, silence.Microseconds()}, func(scan scanFunc) error {
+	err := r.each(nextDue, []any{micros(now), micros(r.now), silence.Microseconds(), r.node, now.Sub(r.now).Microseconds()}, func(scan scanFunc) error {
 		var id string
 		var at int64
 		if err := scan(&id, &at); err != nil {
@@ -165,6 +167,6 @@ const nextDue = `WITH RECURSIVE engines (id) AS (
 		SELECT due_at FROM leases WHERE engine_id = engines.id AND due_at IS NOT NULL AND NOT ` + claimed + `
 		ORDER BY due_at LIMIT 1) free
 	UNION ALL
-	SELECT engine_id, min(greatest(due_at, CASE WHEN claim_node = $3 THEN claim_until
-		ELSE least(claim_until, (SELECT at FROM beats WHERE beats.node = claim_node) + $4::bigint) END))
+	SELECT engine_id, min(greatest(due_at, CASE WHEN claim_node = $4 THEN claim_until
+		ELSE least(claim_until, (SELECT at FROM beats WHERE beats.node = claim_node) + $3::bigint + $5::bigint) END))
 	FROM leases WHERE due_at IS NOT NULL AND claim_until IS NOT NULL AND ` + claimed + ` GROUP BY engine_id`

@@ -144,7 +144,7 @@ func (t *tx) ClaimDue(engineID string, now time.Time, limit int, c store.Claim) 
 	}
 	var due []*store.Lease
 	t.wrote = true
-	err := t.each(claimDue, []any{micros(now), micros(t.now.Add(-silence)), engineID, limit, c.Node, c.Epoch, c.No, micros(c.Until)},
+	err := t.each(claimDue, []any{micros(now), micros(t.now), silence.Microseconds(), engineID, limit, c.Node, c.Epoch, c.No, micros(c.Until)},
 		func(scan scanFunc) error {
 			l, err := scanLease(scan)
 			if err != nil {
@@ -163,9 +163,9 @@ func (t *tx) ClaimDue(engineID string, now time.Time, limit int, c store.Claim) 
 }
 
 var claimDue = `WITH due AS (
-		SELECT id FROM leases WHERE engine_id = $3 AND due_at <= $1 AND NOT ` + claimed + `
-		ORDER BY due_at LIMIT $4 FOR NO KEY UPDATE SKIP LOCKED)
-	UPDATE leases SET claim_node = $5, claim_epoch = $6, claim_no = $7, claim_until = $8, version = leases.version + 1
+		SELECT id FROM leases WHERE engine_id = $4 AND due_at <= $1 AND NOT ` + claimed + `
+		ORDER BY due_at LIMIT $5 FOR NO KEY UPDATE SKIP LOCKED)
+	UPDATE leases SET claim_node = $6, claim_epoch = $7, claim_no = $8, claim_until = $9, version = leases.version + 1
 	FROM due WHERE leases.id = due.id RETURNING ` + leaseList
 
 // count is the move of a kept counter.

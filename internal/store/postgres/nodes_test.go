@@ -118,7 +118,7 @@ func claim(t *testing.T, s *Store, limit int) (ids []string) {
 func dueNext(t *testing.T, s *Store) (next, now time.Time) {
 	t.Helper()
 	must(t, s.Read(t.Context(), func(r store.Reader) error {
-		due, err := r.NextDue()
+		due, err := r.NextDue(r.Now())
 		next, now = due["eng_a"], r.Now()
 		return err
 	}))
@@ -191,6 +191,22 @@ func TestClaimsAcrossNodes(t *testing.T) {
 	must(t, b.Close())
 	if ids := claim(t, a, 20); len(ids) != 20 {
 		t.Errorf("%d rows of a closed node were claimed, want 20", len(ids))
+	}
+}
+
+// A sign of life that was given before the database's clock was set back by a year says nothing of now.
+func TestBeatFromTheFuture(t *testing.T) {
+	t.Parallel()
+	n := nodes(t, 2)
+	a, b := n[0], n[1]
+	write(t, a, insert(newLease(a)))
+	if ids := claim(t, a, 1); len(ids) != 1 {
+		t.Fatalf("claimed %v", ids)
+	}
+	freeze(t, a)
+	sql(t, a, "UPDATE beats SET at = at + $2 WHERE node = $1", a.node, (365 * 24 * time.Hour).Microseconds())
+	if ids := claim(t, b, 1); len(ids) != 1 {
+		t.Error("a node that died before the clock went back keeps its rows")
 	}
 }
 

@@ -150,7 +150,7 @@ func (r *reader) Overdue(engineID string, now time.Time) (n int, oldest time.Tim
 }
 
 // NextDue tells for each engine when its next lease is due; see [store.Reader].
-func (r *reader) NextDue() (map[string]time.Time, error) {
+func (r *reader) NextDue(now time.Time) (map[string]time.Time, error) {
 	var engines []string
 	err := r.conn.each(enginesDue, nil, func(scan scanFunc) error {
 		var id string
@@ -163,7 +163,7 @@ func (r *reader) NextDue() (map[string]time.Time, error) {
 	}
 	next := make(map[string]time.Time, len(engines))
 	for _, id := range engines {
-		if at, ok, err := r.nextDue(id); err != nil {
+		if at, ok, err := r.nextDue(id, now); err != nil {
 			return nil, err
 		} else if ok {
 			next[id] = at
@@ -182,11 +182,10 @@ const enginesDue = `WITH RECURSIVE engines (id) AS (
 
 // nextDue goes through the engine's rows in the order of their moments, over those under a valid
 // claim, which are due at its end, to the first that is free: none after it can be earlier.
-func (r *reader) nextDue(engineID string) (next time.Time, found bool, err error) {
-	now := micros(r.Now())
+func (r *reader) nextDue(engineID string, now time.Time) (next time.Time, found bool, err error) {
 	err = r.conn.each(`SELECT due_at, claim_until, `+unclaimed+` FROM leases INDEXED BY leases_due
 		WHERE engine_id = ? AND due_at IS NOT NULL ORDER BY due_at`,
-		[]any{now, r.node, r.epoch, engineID}, func(scan scanFunc) error {
+		[]any{micros(now), r.node, r.epoch, engineID}, func(scan scanFunc) error {
 			var due int64
 			var until sql.NullInt64
 			var free bool

@@ -87,7 +87,7 @@ func Steps() []Step {
 		{"entry", func(tx store.Tx) error { return tx.Audit(tenant, &api.AuditEntry{Action: "read"}) }},
 		{"read", func(tx store.Tx) error { _, err := tx.Lease(tenant, middle); return err }},
 		{"name", func(tx store.Tx) error { _, err := tx.LeasesByUsername([]string{"v_ro_00000077"}); return err }},
-		{"next due", func(tx store.Tx) error { _, err := tx.NextDue(); return err }},
+		{"next due", func(tx store.Tx) error { _, err := tx.NextDue(noon); return err }},
 		{"claim", func(tx store.Tx) error {
 			_, err := tx.ClaimDue("eng_a", noon, page, store.Claim{Node: "n_2", Epoch: 1, No: 1, Until: at(time.Minute)})
 			return err

@@ -294,7 +294,7 @@ func leaseNextDue(t *testing.T, b *bundle) {
 	want := func(what string, a, other *time.Time) {
 		t.Helper()
 		b.read(t, func(r store.Reader) {
-			next := value[map[string]time.Time](t)(r.NextDue())
+			next := value[map[string]time.Time](t)(r.NextDue(now))
 			if len(next) != 2 || !next["eng_a"].Equal(*a) || !next["eng_b"].Equal(*other) {
 				t.Errorf("%s: %v", what, next)
 			}

@@ -44,7 +44,7 @@ func TestFill(t *testing.T) {
 		if last := heads[0].LastSeq; last < 2*n+dead || last > 2*n+2*dead {
 			t.Errorf("%d entries of %d leases", last, n)
 		}
-		next, err := r.NextDue()
+		next, err := r.NextDue(r.Now())
 		if err != nil {
 			return err
 		}
