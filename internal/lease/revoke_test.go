@@ -9,6 +9,7 @@ import (
 
 	"github.com/scaivault/scaivault/api"
 	"github.com/scaivault/scaivault/internal/fault"
+	"github.com/scaivault/scaivault/internal/lease"
 	"github.com/scaivault/scaivault/internal/lease/leasetest"
 	"github.com/scaivault/scaivault/internal/store"
 )
@@ -263,9 +264,27 @@ func TestResidue(t *testing.T) {
 		if w.one.CanLogin(name) {
 			t.Error("the residue has power")
 		}
+		residues := func() int {
+			t.Helper()
+			list, _, err := w.leases.List(context.Background(), app, lease.Filter{Residue: true}, "", 10)
+			w.must(err)
+			h, err := w.sources.Health(context.Background(), w.caller("admin"), "one")
+			w.must(err)
+			if h.Residues != int64(len(list)) {
+				t.Errorf("%d residues in health, %d in the list", h.Residues, len(list))
+			}
+			return len(list)
+		}
+		w.issue(app, "one", "app")
+		if n := residues(); n != 1 {
+			t.Errorf("%d residues are listed, want 1", n)
+		}
 		time.Sleep(3 * time.Hour)
 		w.one.Change(name, func(a *leasetest.Account) { a.Stuck = false })
 		time.Sleep(2 * time.Hour)
+		if n := residues(); n != 0 {
+			t.Errorf("%d residues are listed after the drop", n)
+		}
 		if l := w.wantDead(made.LeaseID, api.ReasonRevoked); l.Revocation.Residue != "" || l.DueAt != nil {
 			t.Errorf("%+v", l)
 		}

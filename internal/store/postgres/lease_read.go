@@ -79,6 +79,9 @@ func (r *reader) Leases(f store.LeaseFilter, before string, limit int) ([]*store
 	q.moment("(issued_at < ?) IS TRUE", f.IssuedBefore)
 	if f.Residue {
 		q.and("status = 'revoked' AND residue")
+		if f.EngineID == "" { // leads through the index engine by engine
+			q.and("engine_id IN (SELECT engine_id FROM lease_counts)")
+		}
 	}
 	if f.OverdueAt != nil {
 		return r.overdueLeases(q, f, before, limit)

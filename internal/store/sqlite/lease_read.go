@@ -102,7 +102,10 @@ func leaseIndex(q *condition, f store.LeaseFilter) string {
 			q.and("engine_id IN (SELECT engine_id FROM lease_counts)")
 		}
 		return "INDEXED BY leases_overdue "
-	case f.Residue && f.EngineID != "":
+	case f.Residue:
+		if f.EngineID == "" { // as above; the few that there are can be sorted
+			q.and("engine_id IN (SELECT engine_id FROM lease_counts)")
+		}
 		return "INDEXED BY leases_residue "
 	case live && f.TokenID != "":
 		q.and("token_id <> ''")

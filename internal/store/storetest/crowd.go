@@ -146,6 +146,7 @@ func Lists() map[string]store.LeaseFilter {
 		"overdue of an engine":         {EngineID: "eng_a", OverdueAt: &noon},
 		"revoked":                      {Status: api.LeaseRevoked},
 		"of an engine, with a residue": {EngineID: "eng_a", Residue: true},
+		"with a residue":               {Residue: true},
 	}
 	for name, f := range lists {
 		f.Tenant = tenant
