@@ -3,12 +3,12 @@ package redis_test
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"log/slog"
 	"net"
 	"os"
 	"slices"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -193,9 +193,13 @@ func eventually(t testing.TB, what string, holds func() bool) {
 	}
 }
 
-// shared are servers that the tests of this process use together, one of each
-// kind: a test binary has no other place to keep them.
-var shared struct {
-	sync.Mutex
-	servers map[string]*redistest.Server
+// bg is for looks that may come after the end of a test's own context.
+var bg = context.Background()
+
+func kindOf(err error) engine.Kind {
+	var known *engine.Error
+	if errors.As(err, &known) {
+		return known.Kind
+	}
+	return 0
 }

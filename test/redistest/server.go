@@ -32,9 +32,11 @@ type Server struct {
 	Kind string
 	Port int
 
-	dir     string
-	program program
-	ca      []byte
+	dir       string
+	program   program
+	arguments []string
+	login     [2]string // of who may do everything; empty on a Sentinel
+	ca        []byte
 
 	mu     sync.Mutex
 	cmd    *exec.Cmd
@@ -46,6 +48,7 @@ type Server struct {
 type options struct {
 	noACLFile bool
 	tls       bool
+	sentinel  bool
 	lines     []string
 }
 
@@ -75,7 +78,7 @@ func Start(t TB, kind string, opts ...Option) *Server {
 	for _, option := range opts {
 		option(&o)
 	}
-	s := &Server{Kind: kind, dir: t.TempDir(), program: found, Port: freePort(t)}
+	s := &Server{Kind: kind, dir: t.TempDir(), program: found, Port: freePort(t), login: [2]string{"default", password}}
 	if err := s.configure(o); err != nil {
 		t.Fatalf("configure %s: %v", kind, err)
 	}
@@ -98,7 +101,10 @@ func Start(t TB, kind string, opts ...Option) *Server {
 func (s *Server) configure(o options) error {
 	user := "user default on >" + password + " ~* +@all"
 	port := "port " + strconv.Itoa(s.Port)
-	lines := []string{"bind 127.0.0.1", "dir " + s.dir, `save ""`, "logfile " + s.path("log"), "loglevel verbose"}
+	lines := []string{"bind 127.0.0.1", "dir " + s.dir, "logfile " + s.path("log"), "loglevel verbose"}
+	if !o.sentinel {
+		lines = append(lines, `save ""`)
+	}
 	if o.tls {
 		var err error
 		if s.ca, err = writeCertificate(s.dir); err != nil {
@@ -108,9 +114,12 @@ func (s *Server) configure(o options) error {
 		lines = append(lines, "tls-cert-file "+s.path(certFile), "tls-key-file "+s.path(keyFile), "tls-auth-clients no")
 	}
 	lines = append(lines, port)
-	if o.noACLFile {
+	switch {
+	case o.sentinel:
+		s.arguments, s.login = []string{"--sentinel"}, [2]string{}
+	case o.noACLFile:
 		lines = append(lines, user)
-	} else {
+	default:
 		lines = append(lines, "aclfile "+s.path("users.acl"))
 		if err := os.WriteFile(s.path("users.acl"), []byte(user+"\n"), 0o600); err != nil {
 			return err
@@ -132,18 +141,18 @@ func (s *Server) CA() []byte { return s.ca }
 func (s *Server) Password() string { return password }
 
 // Run starts a server that was killed, on the same folder and port.
-func (s *Server) Run(t TB, arguments ...string) {
+func (s *Server) Run(t TB) {
 	t.Helper()
-	if err := s.run(arguments); err != nil {
+	if err := s.run(); err != nil {
 		log, _ := os.ReadFile(s.path("log"))
 		t.Fatalf("start %s: %v; its log: %s", s.Kind, err, log)
 	}
 }
 
-func (s *Server) run(arguments []string) error {
+func (s *Server) run() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	cmd := exec.Command(s.program.path, append([]string{s.path("server.conf")}, arguments...)...) //nolint:noctx // ended by Kill
+	cmd := exec.Command(s.program.path, append([]string{s.path("server.conf")}, s.arguments...)...) //nolint:noctx // ended by Kill
 	cmd.Env = []string{"PATH=/usr/bin:/bin", "LC_ALL=C", "TZ=UTC", "LD_LIBRARY_PATH=" + s.program.libraries}
 	cmd.Dir = s.dir
 	// A test that dies takes its servers along.
@@ -224,7 +233,7 @@ func (s *Server) Do(t TB, arguments ...any) any {
 func (s *Server) Try(arguments ...any) (any, error) {
 	s.mu.Lock()
 	if s.admin == nil {
-		s.admin = s.Client("default", password)
+		s.admin = s.Client(s.login[0], s.login[1])
 	}
 	admin := s.admin
 	s.mu.Unlock()
