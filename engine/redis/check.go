@@ -85,13 +85,13 @@ const nobody = "scaivault-nobody"
 
 // rights are what every node needs. The same rules are in the guide, whose root
 // is what the tests run with.
-func (m member) rights() []right {
+func (m member) rights(connection string) []right {
 	all := []right{
 		{"+acl|setuser", command{"ACL", "SETUSER", nobody, "no such rule"}},
 		{"+acl|getuser", command{"ACL", "GETUSER", nobody}},
 		{"+acl|deluser", command{"ACL", "DELUSER", nobody}},
 		{"+acl|list", command{"ACL", "LIST"}},
-		{"+client|setname", command{"CLIENT", "SETNAME"}},
+		{"+client|setname", command{"CLIENT", "SETNAME", connection}},
 		{"+client|list", command{"CLIENT", "LIST", "ID", "0"}},
 		{"+client|kill", command{"CLIENT", "KILL", "USER", nobody}},
 		{"+info", command{"INFO", "server"}},
@@ -108,7 +108,7 @@ func (e *Engine) examineNode(ctx context.Context, m member) (missing, warnings [
 	root := e.root.username
 	e.mu.Unlock()
 	err = m.with(ctx, revoking, func(c *conn) error {
-		rights := m.rights()
+		rights := m.rights(c.name)
 		commands := make([]command, len(rights))
 		for i, r := range rights {
 			commands[i] = r.probe

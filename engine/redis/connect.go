@@ -6,6 +6,7 @@ import (
 	"crypto/tls"
 	"encoding/hex"
 	"errors"
+	"fmt"
 	"net"
 	"strconv"
 	"strings"
@@ -96,17 +97,31 @@ func (c *connector) connect(ctx context.Context, address string, as login) (*con
 	opened := &conn{wire: &wire{Conn: socket}, name: c.name + strconv.FormatInt(c.numbered.Add(1), 10)}
 	opened.client = redis.NewClient(&redis.Options{
 		Addr: address, Dialer: opened.wire.once,
-		Username: as.username, Password: as.password.Reveal(), ClientName: opened.name,
 		Protocol: 2, DisableIdentity: true, // nothing is sent that root needs a further right for
 		PoolSize: 1, MaxRetries: -1, DialerRetries: 1, ConnMaxIdleTime: -1,
 		ContextTimeoutEnabled: true, ReadTimeout: maxOperationTimeout, WriteTimeout: maxOperationTimeout,
 	})
-	// CLIENT SETNAME once more, because the driver's handshake waits for a command.
-	if _, err := opened.do(ctx, "CLIENT", "SETNAME", opened.name); err != nil {
+	if err := opened.introduce(ctx, as); err != nil {
 		opened.close()
 		return nil, connectError(ctx, err)
 	}
 	return opened, nil
+}
+
+// introduce logs in and names the connection. The driver would do both by
+// itself, and lose the reason when it fails.
+func (c *conn) introduce(ctx context.Context, as login) error {
+	if as.password != "" {
+		auth := command{"AUTH", as.username, as.password.Reveal()}
+		if as.username == "" {
+			auth = command{"AUTH", as.password.Reveal()}
+		}
+		if _, err := c.do(ctx, auth...); err != nil {
+			return err
+		}
+	}
+	_, err := c.do(ctx, "CLIENT", "SETNAME", c.name)
+	return err
 }
 
 func (c *connector) socket(ctx context.Context, address string) (net.Conn, error) {
@@ -124,7 +139,7 @@ func (c *connector) socket(ctx context.Context, address string) (net.Conn, error
 	secured := tls.Client(socket, cfg)
 	if err := secured.HandshakeContext(ctx); err != nil {
 		_ = socket.Close()
-		return nil, err
+		return nil, fmt.Errorf(handshaking+"%w", err)
 	}
 	return secured, nil
 }

@@ -82,22 +82,28 @@ func connectError(ctx context.Context, err error) *engine.Error {
 	case answered && code(err) == codeNoPermission:
 		return misconfigured("connect to the source: root lacks a right: "+words, nil)
 	case answered && noACL(words):
-		return misconfigured("connect to the source: it takes no ACL commands; managed services switch them off, and then their own API makes the users", nil)
+		return sentError("connect to the source", err)
 	case answered:
 		return unreachable("connect to the source: "+words, nil)
 	case strings.Contains(text, "x509:"):
 		return misconfigured("connect to the source: its certificate is not the one to be expected; see tls_ca_path", err)
-	case strings.Contains(text, "first record does not look like a TLS handshake"):
-		return misconfigured("connect to the source: it offers no TLS; if the way to it is trusted, write redis:// and set allow_plaintext", err)
+	case ctx.Err() != nil && strings.Contains(text, handshaking):
+		return unreachable("connect to the source: it did not answer in time: does it talk TLS on this port?", err)
 	case ctx.Err() != nil:
 		return unreachable("connect to the source: it did not answer in time", err)
 	}
 	return unreachable("connect to the source: it cannot be reached", err)
 }
 
+// handshaking begins what went wrong while TLS was set up. A server without TLS
+// waits for the end of what it takes for a command.
+const handshaking = "handshake: "
+
+// noACL tells the answer of a server on which ACL, or a part of it, is switched
+// off.
 func noACL(words string) bool {
 	lower := strings.ToLower(words)
-	return strings.Contains(lower, "unknown command") && strings.Contains(lower, "acl") || strings.Contains(lower, "unknown subcommand")
+	return strings.Contains(lower, "unknown") && strings.Contains(lower, "command") && strings.Contains(lower, "acl")
 }
 
 // sentError maps the failure of a command: after an error of the source it has
@@ -113,6 +119,9 @@ func sentError(attempt string, err error) *engine.Error {
 		return unreachable(attempt+": the connection was lost before anything was sent", nil)
 	case !answered:
 		return uncertain(attempt+": the source did not answer, so it may have been done", err)
+	}
+	if noACL(words) {
+		return misconfigured(attempt+": the server takes no ACL commands; managed services switch them off, and there only the service's own API makes users", nil)
 	}
 	switch code(err) {
 	case codeNoPermission:

@@ -5,6 +5,8 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"github.com/scaivault/scaivault/engine"
 )
 
 // node is one server of the source, known by its address.
@@ -19,14 +21,21 @@ type node struct {
 	failed   error
 }
 
-// with runs f with a connection to the node.
+// with runs f with a connection to the node. Where f fails because a connection
+// that had rested is found dead, and nothing was changed, it is run once more.
 func (n *node) with(ctx context.Context, l lane, f func(*conn) error) error {
-	c, err := n.pool.take(ctx, l)
-	if err != nil {
-		return err
+	for {
+		c, used, err := n.pool.take(ctx, l)
+		if err != nil {
+			return err
+		}
+		err = f(c)
+		dead := c.broken()
+		n.pool.put(c, l)
+		if err == nil || !used || !dead || kindOf(err) != engine.Unreachable || ctx.Err() != nil {
+			return err
+		}
 	}
-	defer n.pool.put(c, l)
-	return f(c)
 }
 
 // node finds or makes the node of an address.
@@ -36,15 +45,46 @@ func (e *Engine) node(address string) *node {
 	n := e.nodes[address]
 	if n == nil {
 		n = &node{address: address, patience: e.config.OperationTimeout.Std()}
-		n.pool = newPool(*e.config.MaxOpenConnections, func(ctx context.Context) (*conn, error) {
+		n.pool = newPool(*e.config.MaxOpenConnections, e.config.ConnectTimeout.Std(), func(ctx context.Context) (*conn, error) {
 			e.mu.Lock()
 			as := e.root
 			e.mu.Unlock()
-			return e.connector.connect(ctx, address, as)
+			c, err := e.connector.connect(ctx, address, as)
+			if err == nil && e.alone() {
+				err = e.recognise(ctx, c)
+			}
+			return c, err
 		})
 		e.nodes[address] = n
 	}
 	return n
+}
+
+// alone tells a source of one server. Of several, the survey tells the new ones.
+func (e *Engine) alone() bool {
+	return len(e.config.target.hosts) == 1 && e.config.target.sentinel == "" && !e.isCluster()
+}
+
+// recognise closes a connection that leads to another server than the one that
+// the engine was opened on.
+func (e *Engine) recognise(ctx context.Context, c *conn) error {
+	if e.marker == "" {
+		return nil
+	}
+	answer, err := c.do(ctx, "ACL", "GETUSER", e.marker)
+	if err != nil {
+		c.close()
+		return connectError(ctx, err)
+	}
+	if _, there := readUser(e.marker, answer); !there {
+		c.close()
+		return anotherServer(e.marker)
+	}
+	return nil
+}
+
+func anotherServer(marker string) error {
+	return wrongServer("look at the source: it is not the server that the engine was opened on: it has no user "+marker, nil)
 }
 
 // information reads sections of INFO.

@@ -21,9 +21,10 @@ const (
 // pool bounds the connections to one node. Issuing never holds all of them, so
 // that revocation finds one however many callers want credentials.
 type pool struct {
-	connect func(ctx context.Context) (*conn, error)
-	all     chan struct{} // one token per connection in use
-	issuing chan struct{} // one token per connection used for issuing
+	connect  func(ctx context.Context) (*conn, error)
+	patience time.Duration // for a connection to show that it lives
+	all      chan struct{} // one token per connection in use
+	issuing  chan struct{} // one token per connection used for issuing
 
 	mu     sync.Mutex
 	idle   []*conn // the last used at the end
@@ -34,32 +35,35 @@ type pool struct {
 	abandoned map[string]time.Time
 }
 
-func newPool(limit int, connect func(ctx context.Context) (*conn, error)) *pool {
-	return &pool{connect: connect, all: make(chan struct{}, limit), issuing: make(chan struct{}, limit-1), abandoned: map[string]time.Time{}}
+func newPool(limit int, patience time.Duration, connect func(ctx context.Context) (*conn, error)) *pool {
+	return &pool{
+		connect: connect, patience: patience,
+		all: make(chan struct{}, limit), issuing: make(chan struct{}, limit-1),
+		abandoned: map[string]time.Time{},
+	}
 }
 
 var errClosed = errors.New("the engine is closed")
 
 // take finds a connection that works, or makes one. The error says that nothing
-// was sent. Whoever takes a connection puts it back.
-func (p *pool) take(ctx context.Context, l lane) (*conn, error) {
+// was sent; used tells a connection that had rested. Whoever takes a connection
+// puts it back.
+func (p *pool) take(ctx context.Context, l lane) (c *conn, used bool, err error) {
 	if l == issuing {
 		if err := wait(ctx, p.issuing); err != nil {
-			return nil, err
+			return nil, false, err
 		}
 	}
-	err := wait(ctx, p.all)
-	if err == nil {
-		var c *conn
-		if c, err = p.get(ctx); err == nil {
-			return c, nil
+	if err = wait(ctx, p.all); err == nil {
+		if c, used, err = p.get(ctx); err == nil {
+			return c, used, nil
 		}
 		<-p.all
 	}
 	if l == issuing {
 		<-p.issuing
 	}
-	return nil, err
+	return nil, false, err
 }
 
 func wait(ctx context.Context, tokens chan struct{}) error {
@@ -71,23 +75,26 @@ func wait(ctx context.Context, tokens chan struct{}) error {
 	}
 }
 
-func (p *pool) get(ctx context.Context) (*conn, error) {
+func (p *pool) get(ctx context.Context) (c *conn, used bool, err error) {
 	for {
-		c, err := p.pick()
-		if err != nil {
-			return nil, unreachable("use the source", err)
+		if c, err = p.pick(); err != nil {
+			return nil, false, unreachable("use the source", err)
 		}
 		if c == nil {
-			return p.connect(ctx)
+			c, err = p.connect(ctx)
+			return c, false, err
 		}
 		if time.Since(c.usedAt) < maxIdle {
-			return c, nil
+			return c, true, nil
 		}
 		// The source may have been restarted, or the connection ended there,
 		// since: find out before anything is sent whose fate would then be
 		// unknown.
-		if _, err := c.do(ctx, "CLIENT", "SETNAME", c.name); err == nil {
-			return c, nil
+		probe, cancel := context.WithTimeout(ctx, p.patience)
+		_, err = c.do(probe, "CLIENT", "SETNAME", c.name)
+		cancel()
+		if err == nil {
+			return c, true, nil
 		}
 		c.close()
 	}
@@ -111,8 +118,12 @@ func (p *pool) pick() (*conn, error) {
 func (p *pool) put(c *conn, l lane) {
 	p.mu.Lock()
 	switch {
-	case c.broken():
+	case c.broken(): // and those beside it probably are
 		p.abandon(c)
+		for _, other := range p.idle {
+			go other.close()
+		}
+		p.idle = nil
 	case p.closed || c.watches: // what is watched would make a later transaction fail
 		p.abandon(c)
 		go c.close()

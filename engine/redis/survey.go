@@ -101,7 +101,7 @@ func (e *Engine) judge(members []member) error {
 	case failed != nil && !away(failed): // one that answers and refuses is a mistake, not an outage
 		return failed
 	case e.marker != "" && !marked:
-		return wrongServer("look at the source: it is not the server that the engine was opened on: none of its nodes has the user "+e.marker, nil)
+		return anotherServer(e.marker)
 	}
 	return nil
 }

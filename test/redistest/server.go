@@ -99,7 +99,7 @@ func Start(t TB, kind string, opts ...Option) *Server {
 
 // configure writes the configuration file and the users.
 func (s *Server) configure(o options) error {
-	user := "user default on >" + password + " ~* +@all"
+	user := "user default on >" + password + " ~* &* +@all"
 	port := "port " + strconv.Itoa(s.Port)
 	lines := []string{"bind 127.0.0.1", "dir " + s.dir, "logfile " + s.path("log"), "loglevel verbose"}
 	if !o.sentinel {
