@@ -109,9 +109,9 @@ func (e *Engine) examineNode(ctx context.Context, m member) (missing, warnings [
 	e.mu.Unlock()
 	err = m.with(ctx, revoking, func(c *conn) error {
 		rights := m.rights(c.name)
-		commands := make([]command, len(rights))
-		for i, r := range rights {
-			commands[i] = r.probe
+		var commands []command
+		for _, r := range rights {
+			commands = append(commands, r.probe)
 		}
 		replies, err := c.send(ctx, append(commands, command{"ACL", "GETUSER", root})...)
 		if err != nil {

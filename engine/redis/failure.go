@@ -34,8 +34,8 @@ func failure(kind engine.Kind, reason string, err error) *engine.Error {
 func unreachable(reason string, err error) *engine.Error {
 	return failure(engine.Unreachable, reason, err)
 }
-func busy(reason string, err error) *engine.Error    { return failure(engine.Busy, reason, err) }
-func refused(reason string, err error) *engine.Error { return failure(engine.Refused, reason, err) }
+func busy(reason string, err error) *engine.Error { return failure(engine.Busy, reason, err) }
+func refused(reason string) *engine.Error         { return failure(engine.Refused, reason, nil) }
 func uncertain(reason string, err error) *engine.Error {
 	return failure(engine.Uncertain, reason, err)
 }
@@ -131,7 +131,7 @@ func sentError(attempt string, err error) *engine.Error {
 	case codeLoading, codeBusy, codeMasterDown:
 		return busy(attempt+": "+words, nil)
 	}
-	return refused(attempt+": "+words, nil)
+	return refused(attempt + ": " + words)
 }
 
 // asked maps the failure of a command that changes nothing: that it may have

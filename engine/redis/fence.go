@@ -41,7 +41,7 @@ func (m member) raise(ctx context.Context, c *conn, name string, deadline time.T
 	begun := time.Now()
 	life := deadline.Sub(begun) / 2
 	if life < time.Millisecond {
-		return false, there, refused(attempt+": the deadline has passed", nil)
+		return false, there, refused(attempt + ": the deadline has passed")
 	}
 	commands := []command{{"ACL", "GETUSER", name}}
 	if key := m.fenceKey(name); key != "" {

@@ -23,7 +23,7 @@ func (e *Engine) Plan(_ context.Context, r engine.PlanRequest) (*engine.Plan, er
 		return nil, misconfigured("plan a credential: the role is not one of this engine", nil)
 	}
 	if len(r.Params) > 0 && string(r.Params) != "{}" {
-		return nil, refused("plan a credential: a request for Redis takes no fields of its own", nil)
+		return nil, refused("plan a credential: a request for Redis takes no fields of its own")
 	}
 	name := e.newName(r.RoleName)
 	password := statement.Password(nil)
@@ -51,7 +51,7 @@ func (e *Engine) Issue(ctx context.Context, p *engine.Plan) (engine.Recipe, erro
 		return nil, misconfigured(issuingUser+": the role is not one of this engine", nil)
 	}
 	if !time.Now().Before(p.Deadline) {
-		return nil, refused(issuingUser+": the deadline has passed", nil)
+		return nil, refused(issuingUser + ": the deadline has passed")
 	}
 	ctx, cancel := e.operation(ctx)
 	defer cancel()
@@ -131,7 +131,7 @@ func (m member) makeUser(ctx context.Context, p *engine.Plan, user command) erro
 			return err
 		}
 		if tried == fenceTries || !time.Now().Before(p.Deadline) {
-			return refused(issuingUser+": the deadline had passed when the source came to it", nil)
+			return refused(issuingUser + ": the deadline had passed when the source came to it")
 		}
 	}
 }

@@ -42,7 +42,9 @@ func TestCluster(t *testing.T) {
 				t.Errorf("health of a whole cluster: %+v", h)
 			}
 			everywhere(t, s, e)
+			fenced(t, set.Masters)
 			s.returns(t, e, set.Masters[0])
+			s.neverReturns(t, e, set)
 		})
 	}
 }
@@ -132,6 +134,48 @@ func (s *source) returns(t *testing.T, e engine.Engine, away *redistest.Server) 
 	away.Kill(t)
 	away.Run(t)
 	dead(t, away, made)
+}
+
+// fenced fails unless the masters took the keys of the fences, each in a slot of
+// its own.
+func fenced(t *testing.T, masters []*redistest.Server) {
+	t.Helper()
+	for _, m := range masters {
+		for line := range strings.SplitSeq(flat(m.Do(t, "INFO", "commandstats")), "\r\n") {
+			if strings.HasPrefix(line, "cmdstat_set:") && (!strings.Contains(line, "rejected_calls=0") || !strings.Contains(line, "failed_calls=0")) {
+				t.Errorf("a fence was not taken: %s", line)
+			}
+		}
+		if !strings.Contains(flat(m.Do(t, "INFO", "commandstats")), "cmdstat_exec:") {
+			t.Error("a master made a user without a fence")
+		}
+	}
+}
+
+// neverReturns takes a node away for good: its lease is kept until it is said to
+// be gone, or has left the cluster.
+func (s *source) neverReturns(t *testing.T, e engine.Engine, set *redistest.Set) {
+	t.Helper()
+	named, left := issue(t, e), issue(t, e)
+	gone := set.Replicas[1]
+	id := flat(gone.Do(t, "CLUSTER", "MYID"))
+	gone.Kill(t)
+	for _, c := range []credential{named, left} {
+		eventually(t, "the node is missed", func() bool {
+			_, err := e.Revoke(t.Context(), c.recipe)
+			return kindOf(err) == engine.Busy && strings.Contains(err.Error(), gone.Addr())
+		})
+	}
+	revoke(t, s.open(t, map[string]any{"gone_nodes": []string{gone.Addr()}}), named.recipe)
+	eventually(t, "the node is forgotten", func() bool {
+		for _, server := range set.Servers() {
+			if server != gone {
+				_, _ = server.Try("CLUSTER", "FORGET", id) // who has done so says it knows no such node
+			}
+		}
+		_, err := e.Revoke(t.Context(), left.recipe)
+		return err == nil
+	})
 }
 
 // refused tells whether a server refuses the login.

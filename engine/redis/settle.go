@@ -52,7 +52,7 @@ func (e *Engine) Settle(ctx context.Context, node string, raws []engine.Recipe) 
 func (e *Engine) settleOwn(ctx context.Context, m member) error {
 	given := m.pool.givenUp()
 	prefix, present := connectionPrefix(e.options.Installation, e.options.Node), connectionName(e.options.Installation, e.options.Node, e.options.Epoch)
-	_, err := m.endConnections(ctx, func(c client) bool {
+	err := m.endConnections(ctx, func(c client) bool {
 		_, abandoned := given[c.name]
 		return abandoned || strings.HasPrefix(c.name, prefix) && !strings.HasPrefix(c.name, present)
 	})
@@ -67,7 +67,7 @@ func (e *Engine) settleOwn(ctx context.Context, m member) error {
 func (e *Engine) settleOther(ctx context.Context, m member, prefix string) error {
 	for begun := time.Now(); ; {
 		busyOnes := 0
-		_, err := m.endConnections(ctx, func(c client) bool {
+		err := m.endConnections(ctx, func(c client) bool {
 			if !strings.HasPrefix(c.name, prefix) {
 				return false
 			}
@@ -94,11 +94,10 @@ type client struct {
 	idle time.Duration // in whole seconds
 }
 
-// endConnections ends the connections that are wanted gone, and says how many
-// there were.
-func (m member) endConnections(ctx context.Context, unwanted func(client) bool) (ended int, err error) {
+// endConnections ends the connections that are unwanted.
+func (m member) endConnections(ctx context.Context, unwanted func(client) bool) error {
 	const attempt = "end late connections"
-	err = m.with(ctx, revoking, func(c *conn) error {
+	return m.with(ctx, revoking, func(c *conn) error {
 		answer, err := c.do(ctx, "CLIENT", "LIST")
 		if err != nil {
 			return asked(attempt, err)
@@ -109,7 +108,7 @@ func (m member) endConnections(ctx context.Context, unwanted func(client) bool) 
 				commands = append(commands, command{"CLIENT", "KILL", "ID", other.id})
 			}
 		}
-		if ended = len(commands); ended == 0 {
+		if len(commands) == 0 {
 			return nil
 		}
 		replies, err := c.send(ctx, commands...)
@@ -123,7 +122,6 @@ func (m member) endConnections(ctx context.Context, unwanted func(client) bool) 
 		}
 		return nil
 	})
-	return ended, err
 }
 
 func readClients(answer string) []client {

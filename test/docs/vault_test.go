@@ -20,6 +20,7 @@ import (
 type vault struct {
 	bin   string // folder of the program
 	url   string
+	token string // of the administrator
 	pg    *pgtest.Server
 	db    string
 	admin *client.Client
@@ -71,7 +72,7 @@ func (v *vault) startServer(t *testing.T) {
 		text, err := os.ReadFile(filepath.Join(dir, "dev.json"))
 		return err == nil && json.Unmarshal(text, &dev) == nil
 	})
-	v.url = dev.URL
+	v.url, v.token = dev.URL, dev.Token
 	admin, err := client.New(client.Config{URL: dev.URL, Token: dev.Token})
 	if err != nil {
 		t.Fatal(err)

@@ -137,6 +137,11 @@ func (s *Server) Addr() string { return net.JoinHostPort("127.0.0.1", strconv.It
 // CA is the PEM of the certificate that verifies the server; nil without TLS.
 func (s *Server) CA() []byte { return s.ca }
 
+// Tools is the folder of the server's own programs, redis-cli among them, and
+// Libraries that of what they need.
+func (s *Server) Tools() string     { return filepath.Dir(s.program.path) }
+func (s *Server) Libraries() string { return s.program.libraries }
+
 // Password is the one of the user default.
 func (s *Server) Password() string { return password }
 
@@ -167,7 +172,7 @@ func (s *Server) run() error {
 	}()
 	s.cmd, s.exited = cmd, exited
 	for deadline := time.Now().Add(startTimeout); time.Now().Before(deadline); {
-		conn, err := net.DialTimeout("tcp", s.Addr(), time.Second)
+		conn, err := net.Dial("tcp", s.Addr()) //nolint:noctx // on loopback: at once or never
 		if err == nil {
 			return conn.Close()
 		}
