@@ -53,7 +53,11 @@ func (e *Engine) examine(ctx context.Context, members []member, h *engine.Health
 		h.Warnings = append(h.Warnings, warnings...)
 		return err
 	})
+	var refusing error
 	for _, o := range outcomes {
+		if o.member.err != nil && !away(o.member.err) {
+			refusing = o.member.err
+		}
 		if o.err != nil && away(o.err) && len(members) > 1 {
 			h.Warnings = append(h.Warnings, o.address+" cannot be reached: what was revoked meanwhile is dead there when it is back; until then its leases stay revoking. Take it out of the source, or name it in gone_nodes, if it never comes back")
 		}
@@ -65,6 +69,9 @@ func (e *Engine) examine(ctx context.Context, members []member, h *engine.Health
 	h.MissingGrants = slices.Compact(h.MissingGrants)
 	slices.Sort(h.Warnings)
 	h.Warnings = slices.Compact(h.Warnings)
+	if refusing != nil {
+		return refusing
+	}
 	return firstError(outcomes)
 }
 

@@ -17,14 +17,15 @@ type slotRange struct{ first, last int }
 // the list until it is forgotten there (CLUSTER FORGET), and so it does here.
 func (e *Engine) discoverCluster(ctx context.Context) ([]member, error) {
 	e.mu.Lock()
-	known := e.surveyed.members
-	e.mu.Unlock()
-	addresses := append([]string{}, e.config.target.hosts...)
-	for _, m := range known {
-		addresses = append(addresses, m.address)
+	var addresses []string
+	for _, m := range e.surveyed.members {
+		if m.err == nil {
+			addresses = append(addresses, m.address)
+		}
 	}
+	e.mu.Unlock()
 	var last error
-	for _, address := range addresses {
+	for _, address := range append(addresses, e.config.target.hosts...) {
 		found, err := e.clusterNodes(ctx, e.node(address))
 		if err != nil {
 			if last == nil || !away(err) {

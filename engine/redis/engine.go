@@ -69,7 +69,6 @@ type Engine struct {
 
 	surveying chan struct{} // held by who surveys
 	closed    chan struct{}
-	repairing sync.WaitGroup
 }
 
 // Open implements engine.Type.
@@ -99,7 +98,7 @@ func (Type) Open(ctx context.Context, o engine.Options) (engine.Engine, error) {
 		e.Close()
 		return nil, err
 	}
-	e.repairing.Go(e.repairAlways)
+	go e.repairAlways()
 	return e, nil
 }
 
@@ -132,7 +131,6 @@ func (e *Engine) Close() {
 	}
 	nodes := e.nodes
 	e.mu.Unlock()
-	e.repairing.Wait()
 	for _, n := range nodes {
 		n.pool.close()
 	}

@@ -94,7 +94,7 @@ func (e *Engine) nameFree(ctx context.Context, members []member, name string) er
 		})
 	})
 	for _, o := range outcomes {
-		if o.err != nil && !away(o.err) {
+		if o.err != nil && !o.absent() {
 			return o.err
 		}
 	}
@@ -173,12 +173,12 @@ func (e *Engine) madeOn(outcomes []outcomeOf) error {
 		case o.err == nil && !o.replica:
 			made++
 		case o.err == nil:
-		case !away(o.err):
+		case !o.absent():
 			return o.err
 		default:
 			absent = o.err
 			e.missed(o.address)
-			if kindOf(o.err) == engine.Uncertain {
+			if o.member.err == nil && kindOf(o.err) == engine.Uncertain {
 				return o.err
 			}
 		}
@@ -198,13 +198,12 @@ func (e *Engine) isCluster() bool {
 	return e.cluster
 }
 
-// missed notes that a node must be repaired, and that the nodes are to be
-// surveyed anew.
+// missed notes that a node must be repaired, and that the survey is old.
 func (e *Engine) missed(address string) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	e.behind[address] = true
-	e.surveyed.at = time.Time{}
+	e.surveyed.old = true
 }
 
 // unmake takes back what some nodes made before another refused. Where nobody

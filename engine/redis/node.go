@@ -104,6 +104,10 @@ type outcomeOf struct {
 	err error
 }
 
+// absent tells whether the node was not there to say yes or no: it could not be
+// asked before, or did not answer now.
+func (o outcomeOf) absent() bool { return o.member.err != nil || away(o.err) }
+
 // onEach does something on all nodes at once.
 func onEach(members []member, do func(m member) error) []outcomeOf {
 	outcomes := make([]outcomeOf, len(members))

@@ -44,6 +44,7 @@ func TestCluster(t *testing.T) {
 			everywhere(t, s, e)
 			fenced(t, set.Masters)
 			s.returns(t, e, set.Masters[0])
+			s.frozen(t, e, set.Replicas[2])
 			s.neverReturns(t, e, set)
 		})
 	}
@@ -150,6 +151,34 @@ func fenced(t *testing.T, masters []*redistest.Server) {
 			t.Error("a master made a user without a fence")
 		}
 	}
+}
+
+// frozen halts a node that keeps its connections: credentials are made and ended
+// without it, and it executes nothing late that was not to be.
+func (s *source) frozen(t *testing.T, e engine.Engine, halted *redistest.Server) {
+	t.Helper()
+	ended := issue(t, e)
+	halted.Freeze(t)
+	eventually(t, "the others refuse", func() bool {
+		_, err := e.Revoke(t.Context(), ended.recipe)
+		return kindOf(err) == engine.Busy && strings.Contains(err.Error(), halted.Addr())
+	})
+	halted.Thaw(t)
+	eventually(t, "the revocation is done", func() bool { _, err := e.Revoke(t.Context(), ended.recipe); return err == nil })
+	for _, server := range s.servers {
+		dead(t, server, ended)
+	}
+	everywhereSoon(t, s, e)
+}
+
+// everywhereSoon waits for the nodes to be alike.
+func everywhereSoon(t *testing.T, s *source, e engine.Engine) {
+	t.Helper()
+	c := issue(t, e)
+	for _, server := range s.servers {
+		eventually(t, "the credential is known", func() bool { return !refused(server, c) })
+	}
+	eventually(t, "the credential is ended", func() bool { _, err := e.Revoke(t.Context(), c.recipe); return err == nil })
 }
 
 // neverReturns takes a node away for good: its lease is kept until it is said to

@@ -32,27 +32,21 @@ type mismatch struct {
 func (e *Engine) repairAlways() {
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
-	go func() {
-		<-e.closed
-		cancel()
-	}()
 	tick := time.NewTicker(repairPace)
 	defer tick.Stop()
-	var last time.Time
+	last := time.Now().Add(-repairEvery) // the first comparison is soon
 	for {
 		select {
 		case <-e.closed:
 			return
 		case <-tick.C:
 		}
-		e.mu.Lock()
-		pressing := len(e.behind)+len(e.suspected) > 0
-		e.mu.Unlock()
-		if pressing || time.Since(last) > repairEvery {
+		due := time.Since(last) >= repairEvery
+		if due {
 			last = time.Now()
-			if err := e.repair(ctx); err != nil && ctx.Err() == nil {
-				e.log.Warn("the nodes of a source could not be compared", "reason", plain(err).Reason)
-			}
+		}
+		if err := e.repair(ctx, due); err != nil {
+			e.log.Warn("the nodes of a source could not be compared", "reason", plain(err).Reason)
 		}
 	}
 }
@@ -64,19 +58,20 @@ type listing struct {
 	behind bool // known to have been away, or new
 }
 
-// repair compares all nodes once, and mends what the last comparison has found,
-// too: what differs but once is an issuance or a revocation under way.
-func (e *Engine) repair(ctx context.Context) error {
+// repair compares all nodes once, if that is due or one of them was away, and
+// mends what the last comparison has found, too: what differs but once is an
+// issuance or a revocation under way.
+func (e *Engine) repair(ctx context.Context, due bool) error {
+	if !due && !e.pressing() {
+		return nil
+	}
 	ctx, cancel := e.operation(ctx)
 	defer cancel()
 	members, err := e.survey(ctx)
 	if err != nil {
 		return err
 	}
-	if len(members) == 1 {
-		e.mu.Lock()
-		clear(e.behind)
-		e.mu.Unlock()
+	if !e.comparable(members, due) {
 		return nil
 	}
 	listings := e.listAll(ctx, members)
@@ -92,6 +87,36 @@ func (e *Engine) repair(ctx context.Context) error {
 		e.mend(ctx, l, listings, found, before)
 	}
 	return nil
+}
+
+// pressing tells whether a node may have to be repaired.
+func (e *Engine) pressing() bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return len(e.behind)+len(e.suspected) > 0
+}
+
+// comparable tells whether there is anything to compare: of one node there is
+// not, and one that is still away must come back first. Nodes that have left the
+// source are forgotten.
+func (e *Engine) comparable(members []member, due bool) bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if len(members) == 1 {
+		clear(e.behind)
+		return false
+	}
+	back, here := false, map[string]bool{}
+	for _, m := range members {
+		here[m.address] = true
+		back = back || m.err == nil && e.behind[m.address]
+	}
+	for address := range e.behind {
+		if !here[address] {
+			delete(e.behind, address)
+		}
+	}
+	return due || back || len(e.suspected) > 0
 }
 
 // listAll lists the users of ours on each node that can be asked.

@@ -73,7 +73,7 @@ func (e *Engine) end(ctx context.Context, names []string) map[string]error {
 		members[i].err = disabled[i].err // who was not there for the first half is left out of the second
 	}
 	removed := onEach(members, func(m member) error {
-		if err := e.remove(failpoint.OnSending(ctx, failpoint.R2), m, names); err != nil {
+		if err := e.remove(ctx, m, names); err != nil {
 			return err
 		}
 		return m.persist(ctx)
@@ -123,7 +123,7 @@ func (e *Engine) remove(ctx context.Context, m member, names []string) error {
 			commands = append(commands, command{"CLIENT", "KILL", "USER", name}, command{"CLIENT", "KILL", "USER", name},
 				command{"ACL", "DELUSER", name}, command{"ACL", "GETUSER", name})
 		}
-		replies, err := c.send(ctx, commands...)
+		replies, err := c.send(failpoint.OnSending(ctx, failpoint.R2), commands...)
 		if err != nil {
 			return sentError(revokingUser, err)
 		}
@@ -186,7 +186,7 @@ func (e *Engine) endedOn(outcomes []outcomeOf) error {
 	for _, o := range outcomes {
 		switch {
 		case o.err == nil:
-		case !away(o.err):
+		case !o.absent():
 			return o.err
 		default:
 			missing = append(missing, o.address)

@@ -2,6 +2,7 @@ package redis
 
 import (
 	"context"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -10,6 +11,9 @@ import (
 const (
 	// surveyAge is how old the list of the nodes may be.
 	surveyAge = time.Second
+	// surveyLimit is how old it may be while a new one is made, of several nodes:
+	// one that does not answer must not hold up what the others can do.
+	surveyLimit = 30 * time.Second
 	// nodeRest is how long a node of several that could not be reached is taken
 	// to be away, so that it does not hold up every operation.
 	nodeRest = 2 * time.Second
@@ -30,13 +34,30 @@ type member struct {
 type survey struct {
 	members []member
 	at      time.Time
+	old     bool // something has changed since
 }
 
 // survey lists all nodes of the source, those that cannot be reached included,
 // and proves that they are of the source which the engine was opened on. It
 // fails where none can be asked.
 func (e *Engine) survey(ctx context.Context) ([]member, error) {
-	if members := e.recent(); members != nil {
+	members, fresh := e.known()
+	if fresh {
+		return members, nil
+	}
+	if members != nil {
+		select {
+		case e.surveying <- struct{}{}:
+			go func() {
+				defer func() { <-e.surveying }()
+				ctx, cancel := e.operation(context.WithoutCancel(ctx))
+				defer cancel()
+				if _, err := e.surveyNow(ctx); err != nil {
+					e.log.Warn("the nodes of a source could not be listed", "reason", plain(err).Reason)
+				}
+			}()
+		default: // somebody is at it
+		}
 		return members, nil
 	}
 	select {
@@ -45,44 +66,56 @@ func (e *Engine) survey(ctx context.Context) ([]member, error) {
 	case <-ctx.Done():
 		return nil, unreachable("look at the source: it did not answer in time", ctx.Err())
 	}
-	if members := e.recent(); members != nil {
+	if members, fresh := e.known(); fresh {
 		return members, nil
 	}
+	return e.surveyNow(ctx)
+}
+
+// surveyNow is for who holds e.surveying.
+func (e *Engine) surveyNow(ctx context.Context) ([]member, error) {
 	members, err := e.discover(ctx)
-	if err != nil {
-		return nil, err
-	}
-	if err := e.judge(members); err != nil {
-		return nil, err
+	if err == nil {
+		err = e.judge(members)
 	}
 	e.mu.Lock()
-	e.surveyed = survey{members, time.Now()}
+	defer e.mu.Unlock()
+	if err != nil {
+		e.surveyed = survey{}
+		return nil, err
+	}
+	e.surveyed = survey{members: members, at: time.Now()}
 	for _, m := range members {
 		if m.err != nil || !m.marked && e.marker != "" {
 			e.behind[m.address] = true
 		}
 	}
-	e.mu.Unlock()
-	return members, nil
+	return slices.Clone(members), nil
 }
 
-func (e *Engine) recent() []member {
+// known is the last survey, as long as it may be used; fresh tells that no new
+// one is needed. Callers may change what they get.
+func (e *Engine) known() (members []member, fresh bool) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	if time.Since(e.surveyed.at) > surveyAge {
-		return nil
+	age := time.Since(e.surveyed.at)
+	switch fresh = age <= surveyAge && !e.surveyed.old; {
+	case fresh, len(e.surveyed.members) > 1 && age <= surveyLimit:
+		return slices.Clone(e.surveyed.members), fresh
 	}
-	return e.surveyed.members
+	return nil, false
 }
 
-// forgetSurvey makes the next operation look anew: a node has gone or come.
+// forgetSurvey makes the next operation wait for a new one.
 func (e *Engine) forgetSurvey() {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	e.surveyed = survey{}
 }
 
-// judge refuses what is no source to work on.
+// judge refuses what is no source to work on. A node that answers and refuses is
+// a mistake to be mended before the engine is used; later it is like one that is
+// away, so that the others go on.
 func (e *Engine) judge(members []member) error {
 	var failed error
 	reached, marked := false, false
@@ -96,9 +129,7 @@ func (e *Engine) judge(members []member) error {
 	switch {
 	case len(members) == 0:
 		return misconfigured("look at the source: all of its nodes are in gone_nodes", nil)
-	case !reached:
-		return failed
-	case failed != nil && !away(failed): // one that answers and refuses is a mistake, not an outage
+	case !reached, e.source == "" && failed != nil && !away(failed):
 		return failed
 	case e.marker != "" && !marked:
 		return anotherServer(e.marker)
@@ -170,6 +201,8 @@ func (e *Engine) look(ctx context.Context, m *member, several bool) error {
 	if failed != nil && resting {
 		return failed
 	}
+	ctx, cancel := context.WithTimeout(ctx, e.config.ConnectTimeout.Std())
+	defer cancel()
 	err := m.with(ctx, revoking, func(c *conn) error {
 		commands := []command{{"INFO", "server"}, {"INFO", "replication"}, {"INFO", "cluster"}}
 		if e.marker != "" {
