@@ -98,7 +98,7 @@ func (Type) Open(ctx context.Context, o engine.Options) (engine.Engine, error) {
 		e.Close()
 		return nil, err
 	}
-	go e.repairAlways()
+	go e.repairAlways(context.WithoutCancel(ctx))
 	return e, nil
 }
 

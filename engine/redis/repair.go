@@ -29,9 +29,7 @@ type mismatch struct {
 }
 
 // repairAlways compares the nodes until the engine is closed.
-func (e *Engine) repairAlways() {
-	ctx, cancel := context.WithCancel(context.Background())
-	defer cancel()
+func (e *Engine) repairAlways(ctx context.Context) {
 	tick := time.NewTicker(repairPace)
 	defer tick.Stop()
 	last := time.Now().Add(-repairEvery) // the first comparison is soon
