@@ -21,7 +21,7 @@ const (
 	codeLoading      = "LOADING"
 	codeBusy         = "BUSY"
 	codeMasterDown   = "MASTERDOWN"
-	codeExecAbort    = "EXECABORT"
+	codeSyntax       = "ERR"
 )
 
 // errNotSent says that the source never saw a message.

@@ -210,8 +210,10 @@ func (e *Engine) missed(address string) {
 // knows what was made, or it cannot be taken back, the error says so.
 func (e *Engine) unmake(ctx context.Context, name string, outcomes []outcomeOf, cause error) error {
 	known := plain(cause)
-	if known.Kind == engine.Uncertain {
-		return known
+	for _, o := range outcomes {
+		if o.member.err == nil && kindOf(o.err) == engine.Uncertain {
+			return plain(o.err)
+		}
 	}
 	ctx, cancel := e.operation(context.WithoutCancel(ctx))
 	defer cancel()

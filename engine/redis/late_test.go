@@ -141,3 +141,21 @@ func TestSettle(t *testing.T) {
 		}
 	}
 }
+
+// TestOutOfMemory: a server that refuses to write, and so takes no fence, still
+// gives credentials and ends them.
+func TestOutOfMemory(t *testing.T) {
+	t.Parallel()
+	for _, kind := range redistest.Kinds() {
+		s := newSource(t, redistest.Start(t, kind))
+		e, server := s.open(t, nil), s.servers[0]
+		server.Do(t, "CONFIG", "SET", "maxmemory", "1")
+		c := issue(t, e)
+		works(t, server, c)
+		if h := e.Check(t.Context()); h.Status != "healthy" {
+			t.Errorf("%s: health: %+v", kind, h)
+		}
+		revoke(t, e, c.recipe)
+		dead(t, server, c)
+	}
+}

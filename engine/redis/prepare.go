@@ -31,7 +31,7 @@ func (e *Engine) PrepareRole(ctx context.Context, roleName string, er engine.Rol
 				return asked(attempt, err)
 			}
 			words, refused := said(replies[0].err)
-			if refused && code(replies[0].err) != codeNoPermission {
+			if refused && code(replies[0].err) == codeSyntax {
 				return misconfigured("acl_rules: "+strings.TrimPrefix(words, "ERR "), nil)
 			}
 			return mapped(attempt, replies[0].err)

@@ -3,6 +3,7 @@ package redis
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/scaivault/scaivault/engine"
@@ -117,36 +118,63 @@ func (e *Engine) remove(ctx context.Context, m member, names []string) error {
 		if err != nil || len(found) == 0 {
 			return err
 		}
-		const each = 4
 		var commands []command
 		for _, name := range found {
-			commands = append(commands, command{"CLIENT", "KILL", "USER", name}, command{"CLIENT", "KILL", "USER", name},
-				command{"ACL", "DELUSER", name}, command{"ACL", "GETUSER", name})
+			commands = append(commands, command{"CLIENT", "KILL", "USER", name}, command{"CLIENT", "KILL", "USER", name}, command{"ACL", "DELUSER", name})
 		}
 		replies, err := c.send(failpoint.OnSending(ctx, failpoint.R2), commands...)
 		if err != nil {
 			return sentError(revokingUser, err)
 		}
+		each := len(commands) / len(found)
 		for i, r := range replies {
-			name := found[i/each]
 			switch {
 			case r.err != nil && !noSuchUser(r.err):
 				return sentError(revokingUser, r.err)
-			case i%each == 1 && r.value != nil && fmt.Sprint(r.value) != "0":
+			case i%each == 1 && r.err == nil && fmt.Sprint(r.value) != "0":
 				return busy(revokingUser+": its sessions were told to end and are still there", nil)
-			case i%each == each-1:
-				if _, there := readUser(name, r.value); there {
-					return busy(revokingUser+": its user was deleted and is there again", nil)
-				}
 			}
 		}
-		return nil
+		left, err := e.find(ctx, c, found)
+		if err == nil && len(left) > 0 {
+			return busy(revokingUser+": its user was deleted and is there again", nil)
+		}
+		return err
 	})
 }
+
+// listFrom is the number of users from which the list of all is asked for: Redis
+// 7.0 takes 0.3 ms to describe one by ACL GETUSER, as long as ACL LIST takes for
+// a thousand.
+const listFrom = 4
 
 // find answers which of the names are users of ours on the connection's node
 // (law L11).
 func (e *Engine) find(ctx context.Context, c *conn, names []string) ([]string, error) {
+	there, err := c.accounts(ctx, names)
+	if err != nil {
+		return nil, err
+	}
+	var found []string
+	for _, a := range there {
+		if e.ours(a) {
+			found = append(found, a.name)
+		} else {
+			e.log.Warn("a user that bears the name of a credential is not ours: left alone", "username", a.name)
+		}
+	}
+	return found, nil
+}
+
+// accounts looks names up; those that are no users are left out.
+func (c *conn) accounts(ctx context.Context, names []string) ([]account, error) {
+	if len(names) >= listFrom {
+		answer, err := c.do(ctx, "ACL", "LIST")
+		if err != nil {
+			return nil, asked(revokingUser, err)
+		}
+		return slices.DeleteFunc(readUsers(answer), func(a account) bool { return !slices.Contains(names, a.name) }), nil
+	}
 	commands := make([]command, len(names))
 	for i, name := range names {
 		commands[i] = command{"ACL", "GETUSER", name}
@@ -155,18 +183,13 @@ func (e *Engine) find(ctx context.Context, c *conn, names []string) ([]string, e
 	if err != nil {
 		return nil, asked(revokingUser, err)
 	}
-	var found []string
+	var found []account
 	for i, r := range replies {
 		if r.err != nil {
 			return nil, sentError(revokingUser, r.err)
 		}
-		a, there := readUser(names[i], r.value)
-		switch {
-		case !there:
-		case e.ours(a):
-			found = append(found, a.name)
-		default:
-			e.log.Warn("a user that bears the name of a credential is not ours: left alone", "username", a.name)
+		if a, there := readUser(names[i], r.value); there {
+			found = append(found, a)
 		}
 	}
 	return found, nil
