@@ -3,7 +3,6 @@ package redis
 import (
 	"context"
 	"slices"
-	"strconv"
 	"strings"
 
 	"github.com/scaivault/scaivault/internal/ident"
@@ -108,24 +107,4 @@ func firstError(outcomes []outcomeOf) error {
 		return nil
 	}
 	return absent
-}
-
-// version is a server's. Valkey tells the version of Redis that it is like.
-type version struct{ major, minor int }
-
-// oldest is the first whose users say which channels they may use.
-var oldest = version{6, 2}
-
-func (v version) before(other version) bool {
-	return v.major < other.major || v.major == other.major && v.minor < other.minor
-}
-
-func parseVersion(text string) version {
-	parts := strings.SplitN(text, ".", 3)
-	var v version
-	if len(parts) > 1 {
-		v.major, _ = strconv.Atoi(parts[0])
-		v.minor, _ = strconv.Atoi(parts[1])
-	}
-	return v
 }

@@ -2,6 +2,7 @@ package redis
 
 import (
 	"context"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -122,4 +123,24 @@ func onEach(members []member, do func(m member) error) []outcomeOf {
 	}
 	wg.Wait()
 	return outcomes
+}
+
+// version is a server's. Valkey tells the version of Redis that it is like.
+type version struct{ major, minor int }
+
+// oldest is the first whose users say which channels they may use.
+var oldest = version{6, 2}
+
+func (v version) before(other version) bool {
+	return v.major < other.major || v.major == other.major && v.minor < other.minor
+}
+
+func parseVersion(text string) version {
+	parts := strings.SplitN(text, ".", 3)
+	var v version
+	if len(parts) > 1 {
+		v.major, _ = strconv.Atoi(parts[0])
+		v.minor, _ = strconv.Atoi(parts[1])
+	}
+	return v
 }
