@@ -53,7 +53,8 @@ func (e *Engine) RevokeBatch(ctx context.Context, rs []engine.Recipe) []engine.R
 }
 
 // end kills users on all nodes. The order is the law L2, and what repair relies
-// on: on every node nobody logs in any more before it is gone from any.
+// on: on every node nobody logs in any more before it is gone from any. A node
+// that does not answer takes half of the time, so that the others get theirs.
 func (e *Engine) end(ctx context.Context, names []string) map[string]error {
 	errs := map[string]error{}
 	fail := func(err error) map[string]error {
@@ -68,7 +69,9 @@ func (e *Engine) end(ctx context.Context, names []string) map[string]error {
 	if err != nil {
 		return fail(err)
 	}
-	disabled := onEach(members, func(m member) error { return e.disable(ctx, m, names) })
+	half, cancelHalf := context.WithTimeout(ctx, e.config.OperationTimeout.Std()/2)
+	defer cancelHalf()
+	disabled := onEach(members, func(m member) error { return e.disable(half, m, names) })
 	failpoint.Hit(failpoint.Disabled)
 	for i := range members {
 		members[i].err = disabled[i].err // who was not there for the first half is left out of the second
