@@ -55,6 +55,9 @@ func (e *Engine) examine(ctx context.Context, members []member, h *engine.Health
 	})
 	var refusing error
 	for _, o := range outcomes {
+		if o.offset.Abs() > h.ClockOffset.Abs() {
+			h.ClockOffset = o.offset
+		}
 		if o.member.err != nil && !away(o.member.err) {
 			refusing = o.member.err
 		}

@@ -3,6 +3,7 @@ package redis_test
 import (
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/scaivault/scaivault/engine"
 	"github.com/scaivault/scaivault/engine/redis"
@@ -144,6 +145,8 @@ func TestMissingRights(t *testing.T) {
 		e, server := s.open(t, nil), s.servers[0]
 		if h := e.Check(t.Context()); h.Status != "healthy" || len(h.MissingGrants)+len(h.Warnings) > 0 {
 			t.Errorf("%s: health of the guide's root: %+v", kind, h)
+		} else if h.ClockOffset == 0 || h.ClockOffset.Abs() > time.Minute {
+			t.Errorf("%s: the clock of a server on this machine is off by %s", kind, h.ClockOffset)
 		}
 		for _, right := range []string{"acl|setuser", "acl|getuser", "acl|deluser", "acl|list", "acl|save", "client|setname", "client|list", "client|kill", "info"} {
 			server.Do(t, "ACL", "SETUSER", rootName, "-"+right)

@@ -3,6 +3,7 @@ package redis
 import (
 	"context"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -26,8 +27,9 @@ type member struct {
 	replica bool
 	slots   []slotRange // that it serves as a master of a cluster
 	version version
-	marked  bool  // it bears the source's identity; one that does not is new, and empty
-	err     error // why it could not be asked; nil if it could
+	offset  time.Duration // its clock minus ours, less the way of the answer
+	marked  bool          // it bears the source's identity; one that does not is new, and empty
+	err     error         // why it could not be asked; nil if it could
 }
 
 // survey is what was last found.
@@ -217,7 +219,11 @@ func (e *Engine) look(ctx context.Context, m *member, several bool) error {
 				return connectError(ctx, r.err)
 			}
 		}
-		m.version = parseVersion(information(replies[0].value)["redis_version"])
+		server := information(replies[0].value)
+		m.version = parseVersion(server["redis_version"])
+		if now, err := strconv.ParseInt(server["server_time_usec"], 10, 64); err == nil {
+			m.offset = time.Until(time.UnixMicro(now))
+		}
 		m.replica = information(replies[1].value)["role"] == "slave"
 		if m.id == "" && information(replies[2].value)["cluster_enabled"] == "1" {
 			m.id = clustered
