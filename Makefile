@@ -9,14 +9,15 @@ EXCEPTIONS := .cache/exceptions
 
 # Packages tested at the same time: each may run several database servers.
 TEST_PACKAGES ?= 2
-# The full form of the crash test: kills, and credentials answered, at least.
-CRASH_KILLS ?= 20
-CRASH_ANSWERS ?= 5000
+# How long the crash test goes on. SECONDS in the environment is the shell's own.
+CRASH_SECONDS = $(if $(filter command line,$(origin SECONDS)),$(SECONDS),600)
+# Leases of fill and bench-scale.
+N ?= 1000000
 # Seconds per fuzz target.
 FUZZ_SECONDS ?= 10
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo test unit race crash end-to-end fuzz bench lint fmt fmt-check vet vuln \
+.PHONY: help build demo test unit race crash crash-nodes crash-matrix bad-disks fence-rounds end-to-end fuzz bench bench-scale fill lint fmt fmt-check vet vuln \
 	generate check-generated doc-tools postgres redis tools clean
 
 help: ## This list
@@ -41,9 +42,22 @@ unit: postgres redis doc-tools ## Only go test
 race: postgres redis ## The domain and the engines with the race detector
 	$(GO) test -race -count=1 -timeout 60m -p $(TEST_PACKAGES) ./internal/... ./engine/... ./client/...
 
-crash: postgres ## kill -9 under load, for at least SECONDS; then nothing orphaned, nothing forgotten
-	SCAIVAULT_CRASH_KILLS=$(CRASH_KILLS) SCAIVAULT_CRASH_ANSWERS=$(CRASH_ANSWERS) SCAIVAULT_CRASH_SECONDS=$(SECONDS) \
-	$(GO) test -count=1 -timeout 60m -v ./test/crash
+crash: postgres ## kill -9, SIGSTOP and broken networks under load for SECONDS, half of them on each store; SEED repeats a schedule
+	SCAIVAULT_CRASH_SECONDS=$$(( $(CRASH_SECONDS) / 2 )) SCAIVAULT_CRASH_SUMMARY=$(CURDIR)/.cache/crash-summary.md \
+	$(GO) test -count=1 -timeout 120m -v ./test/crash $(if $(SEED),-seed $(SEED))
+
+crash-nodes: postgres ## The same for three nodes on one PostgreSQL store only, for all of the SECONDS
+	SCAIVAULT_CRASH_SECONDS=$(CRASH_SECONDS) SCAIVAULT_CRASH_SUMMARY=$(CURDIR)/.cache/crash-nodes-summary.md \
+	$(GO) test -count=1 -timeout 120m -v -run 'TestChaos/three' ./test/crash $(if $(SEED),-seed $(SEED))
+
+crash-matrix: postgres ## The server killed at every named moment, on both stores, with every version of the source
+	@set -o pipefail; SCAIVAULT_TEST_FULL=1 $(GO) test -count=1 -timeout 60m -v -run 'TestCrashMatrix|TestPowerLoss' ./test/failpoints | grep -vE '^ *(=== |--- PASS)'
+
+fence-rounds: postgres ## Fifty revocations in the middle of 20 issuers on three nodes; none survives
+	SCAIVAULT_TEST_FULL=1 $(GO) test -count=1 -timeout 60m -v -run TestFenceRounds ./test/failpoints
+
+bad-disks: ## Power cuts, failed flushes, full disks, flipped bits, older copies: the whole matrix, printed
+	SCAIVAULT_TEST_FULL=1 $(GO) test -count=1 -timeout 60m -v ./test/disk
 
 end-to-end: postgres redis ## The end-to-end tests with the numbers that are promised: 5,000 leases, 500 overdue, 500 rounds
 	SCAIVAULT_TEST_FULL=1 $(GO) test -count=1 -timeout 60m -v ./test/e2e
@@ -53,6 +67,12 @@ fuzz: ## Every fuzz target for FUZZ_SECONDS
 
 bench: postgres ## Ratios against a direct client of PostgreSQL, in one run
 	$(GO) run ./test/load
+
+bench-scale: postgres ## Starts, memory, lists, operations and revocation with N leases, on both stores
+	$(GO) run ./test/load -only '^scale$$' -leases $(N)
+
+fill: ## N leases into the store that DATA_DIR or DATABASE_URL names, while no server runs
+	$(GO) run ./test/load fill -n $(N)
 
 lint: tools ## golangci-lint with .golangci.yml
 	$(TOOLS)/golangci-lint run ./...

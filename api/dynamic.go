@@ -75,6 +75,7 @@ type EngineHealth struct {
 	Warnings             []string  `json:"warnings"`
 	RevocationBacklog    int64     `json:"revocation_backlog"`
 	OldestOverdueSeconds int64     `json:"oldest_overdue_seconds"`
+	Orphans              int64     `json:"orphans"` // of the last reconcile
 	Residues             int64     `json:"residues"`
 }
 
@@ -94,6 +95,9 @@ type AbandonResult struct {
 // ReconcileRequest compares the source with the leases; dry_run is true when absent.
 type ReconcileRequest struct {
 	DryRun *bool `json:"dry_run,omitempty"`
+	// Restored removes also in the first day after a restore, when accounts that the store does not
+	// know are otherwise only listed.
+	Restored bool `json:"restored,omitempty"`
 }
 
 // ReconcileResult is what the comparison found.
@@ -106,6 +110,31 @@ type ReconcileResult struct {
 	Pending  []string `json:"pending"` // orphans seen for the first time: removed by a run 10m later
 	Missing  []string `json:"missing"` // leases whose account is not at the source
 	Residues []string `json:"residues"`
+}
+
+// ReconcileReport is what the last reconcile of an engine found, on schedule or by hand. Lists hold
+// the first 1,000.
+type ReconcileReport struct {
+	Engine string     `json:"engine"`
+	At     *time.Time `json:"at"`    // when the last run ended; null before the first
+	Error  *string    `json:"error"` // why it failed
+	// ListedAt is when the source's accounts were read last: what follows is of that moment.
+	ListedAt     *time.Time `json:"listed_at"`
+	Accounts     int        `json:"accounts"` // of ours at the source
+	OrphanCount  int        `json:"orphan_count"`
+	Orphans      []Orphan   `json:"orphans"` // that no lease bears, without those removed
+	Removed      []string   `json:"removed"` // by the last run
+	MissingCount int        `json:"missing_count"`
+	Missing      []string   `json:"missing"` // leases whose account is not at the source
+	// CounterDrift is how many active leases there are more than the engine's counter tells.
+	CounterDrift int64      `json:"counter_drift"`
+	NextAt       *time.Time `json:"next_at"` // null while none is scheduled
+}
+
+// Orphan is an account that no lease bears.
+type Orphan struct {
+	Username  string    `json:"username"`
+	FirstSeen time.Time `json:"first_seen"`
 }
 
 // RoleRequest is the common part of a role; the rest of the document is the engine's.

@@ -54,6 +54,7 @@ type Secret struct {
 	ExpiresAt        *time.Time                 `json:"expires_at"`
 	Expired          bool                       `json:"expired,omitempty"`
 	RotationPolicyID *string                    `json:"rotation_policy_id"`
+	Rotation         *SecretRotation            `json:"rotation,omitempty"`
 }
 
 // SecretDeleted answers a soft deletion.
@@ -86,6 +87,9 @@ type SecretListItem struct {
 	UpdatedAt  time.Time  `json:"updated_at"`
 	ExpiresAt  *time.Time `json:"expires_at"`
 	DeletedAt  *time.Time `json:"deleted_at,omitempty"`
+	// Of a secret with a rotation policy.
+	RotationState  string     `json:"rotation_state,omitempty"`
+	NextRotationAt *time.Time `json:"next_rotation_at,omitempty"`
 }
 
 // SecretList is a page of secrets.

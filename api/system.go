@@ -1,5 +1,7 @@
 package api
 
+import "time"
+
 // Health answers as long as the process runs.
 type Health struct {
 	Status  string `json:"status"` // "ok"
@@ -8,7 +10,7 @@ type Health struct {
 
 // Readiness tells whether requests can be served, check by check: "ok" or why not.
 type Readiness struct {
-	Status string            `json:"status"` // "ready" or "not_ready"
+	Status string            `json:"status"` // "ready", "not_ready", or "quarantine": only looks are served
 	Checks map[string]string `json:"checks"`
 }
 
@@ -21,6 +23,26 @@ type DetailedHealth struct {
 	UptimeSeconds int64             `json:"uptime_seconds"`
 	Checks        map[string]string `json:"checks"`
 	Engines       []EngineSummary   `json:"engines"`
+	Rotation      RotationHealth    `json:"rotation"`
+	Clock         *Clock            `json:"clock"`
+	Quarantine    *Quarantine       `json:"quarantine"` // null when the store never was in any
+}
+
+// Quarantine is the state of a store that may not be the newest copy of itself: while it is active
+// nothing is issued, renewed, revoked or removed.
+type Quarantine struct {
+	Active     bool       `json:"active"`
+	Reason     string     `json:"reason"` // "restored", "older_copy" or "damaged"
+	Detail     string     `json:"detail,omitempty"`
+	Since      time.Time  `json:"since"`
+	RestoredAt *time.Time `json:"restored_at,omitempty"`
+	ResumedAt  *time.Time `json:"resumed_at,omitempty"`
+	ResumedBy  string     `json:"resumed_by,omitempty"`
+}
+
+// ResumeRequest ends the quarantine: OnlyCopy states that no other copy of the store goes on.
+type ResumeRequest struct {
+	OnlyCopy bool `json:"only_copy"`
 }
 
 // EngineSummary is an engine's state as last known, without asking the source.
@@ -30,6 +52,7 @@ type EngineSummary struct {
 	ActiveLeases         int64  `json:"active_leases"`
 	RevocationBacklog    int64  `json:"revocation_backlog"`
 	OldestOverdueSeconds int64  `json:"oldest_overdue_seconds"`
+	Orphans              int64  `json:"orphans"`
 	Residues             int64  `json:"residues"`
 }
 
@@ -39,4 +62,13 @@ type Version struct {
 	Commit    string `json:"commit"`
 	GoVersion string `json:"go_version"`
 	API       string `json:"api"` // "v1"
+}
+
+// Clock is the time by which credentials live and die, beside the clock of the store.
+type Clock struct {
+	State       string    `json:"state"` // "ok", "held", "shifted"
+	Time        time.Time `json:"time"`  // the agreed time
+	StoreClock  time.Time `json:"store_clock"`
+	SkewSeconds int64     `json:"skew_seconds"` // of the store's clock before the agreed time
+	HeldLeases  int64     `json:"held_leases"`  // that would have ended by the store's clock
 }

@@ -82,13 +82,31 @@ func (c *Client) Abandon(ctx context.Context, name, reason string) (api.AbandonR
 }
 
 // Reconcile compares the accounts at the source with the leases; with remove it
-// removes those of ours that no lease bears.
+// removes those of ours that no lease bears and that a run ten minutes ago saw, but
+// none in the first day after a restore.
 func (c *Client) Reconcile(ctx context.Context, name string, remove bool) (api.ReconcileResult, error) {
 	dry := !remove
+	return c.reconcile(ctx, name, api.ReconcileRequest{DryRun: &dry})
+}
+
+// LastReconcile reads what the engine's last reconcile found, by a schedule or by
+// somebody. The source is not asked.
+func (c *Client) LastReconcile(ctx context.Context, name string) (api.ReconcileReport, error) {
+	return get[api.ReconcileReport](ctx, c, nil, "dynamic", "engines", name, "reconcile")
+}
+
+// ReconcileRestored is Reconcile with removal, on the first day after a restore, too:
+// what was made since the backup is removed.
+func (c *Client) ReconcileRestored(ctx context.Context, name string) (api.ReconcileResult, error) {
+	dry := false
+	return c.reconcile(ctx, name, api.ReconcileRequest{DryRun: &dry, Restored: true})
+}
+
+func (c *Client) reconcile(ctx context.Context, name string, body api.ReconcileRequest) (api.ReconcileResult, error) {
 	var result api.ReconcileResult
 	_, err := c.do(ctx, request{
 		method: http.MethodPost, path: []string{"dynamic", "engines", name, "reconcile"}, idempotent: true,
-		body: api.ReconcileRequest{DryRun: &dry},
+		body: body,
 	}, &result)
 	return result, err
 }

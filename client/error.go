@@ -37,6 +37,8 @@ const (
 	NotFound               = fault.NotFound
 	NotRenewable           = fault.NotRenewable
 	PolicyNotFound         = fault.PolicyNotFound
+	RotationPolicyNotFound = fault.RotationPolicyNotFound
+	SecretPolicyNotFound   = fault.SecretPolicyNotFound
 	RateLimited            = fault.RateLimited
 	RoleInUse              = fault.RoleInUse
 	RoleNotFound           = fault.RoleNotFound

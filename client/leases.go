@@ -16,6 +16,7 @@ type LeaseFilter struct {
 	IdentityID    string
 	Status        api.LeaseStatus
 	Username      string
+	Residue       bool // only those whose account, dead, could not be dropped
 	ExpiresBefore time.Time
 	ExpiresAfter  time.Time
 }
@@ -31,7 +32,7 @@ func (c *Client) GenerateCredential(ctx context.Context, engine, role string, r 
 // Leases lists leases that the caller may read.
 func (c *Client) Leases(ctx context.Context, f LeaseFilter) iter.Seq2[api.Lease, error] {
 	q := query("engine", f.Engine, "role", f.Role, "identity_id", f.IdentityID, "status", string(f.Status),
-		"username", f.Username, "expires_before", instant(f.ExpiresBefore), "expires_after", instant(f.ExpiresAfter))
+		"username", f.Username, "residue", flag(f.Residue), "expires_before", instant(f.ExpiresBefore), "expires_after", instant(f.ExpiresAfter))
 	return list(ctx, c, q, []string{"dynamic", "leases"},
 		func(l *api.LeaseList) ([]api.Lease, api.Page) { return l.Leases, l.Page })
 }

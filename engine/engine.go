@@ -7,7 +7,7 @@
 // The core is [Type] (how configuration and roles are read, how a source is opened) and [Engine]
 // (plan, issue, revoke, look up). What only some sources can do is a small optional interface
 // below, found by type assertion: [Renewer], [RolePreparer], [Settler], [BatchRevoker], [Lister],
-// [RootRotator].
+// [RootRotator], [Clock].
 package engine
 
 import (
@@ -54,9 +54,19 @@ type Config struct {
 	// MaxOpenConnections bounds the connections to the source; one of them is kept for
 	// revocation. 4 when absent, at least 2.
 	MaxOpenConnections int
-	// Reconcile tells whether a scheduled reconcile may remove ("remove") or only report ("report").
+	// Reconcile is what a scheduled reconcile does; "" is ReconcileOff.
 	Reconcile string
+	// ReconcileInterval is the longest time from one scheduled reconcile to the next; 1h when
+	// absent, at least 1m.
+	ReconcileInterval time.Duration
 }
+
+// What a scheduled reconcile does.
+const (
+	ReconcileReport = "report"
+	ReconcileRemove = "remove"
+	ReconcileOff    = "off"
+)
 
 // Role is a role as its Type understood it: opaque to the rest of the server, immutable, safe for
 // concurrent use.
@@ -231,4 +241,11 @@ type RootRotator interface {
 	PlanRoot(ctx context.Context) (map[string]statement.Secret, error)
 	// SetRoot makes the source accept the candidate, and proves it by a new connection. Idempotent.
 	SetRoot(ctx context.Context, candidate map[string]statement.Secret) error
+}
+
+// Clock is what a source has that tells the time: evidence of how much of it passed, when the clock
+// of this server jumped.
+type Clock interface {
+	// Now is the time at the source, asked for now.
+	Now(ctx context.Context) (time.Time, error)
 }

@@ -113,6 +113,7 @@ func cases() []testCase {
 		{"PrepareTwice", testPrepareTwice},
 		{"List", testList},
 		{"RotateRoot", testRotateRoot},
+		{"Clock", testClock},
 		{"Concurrency", testConcurrency},
 		{"SecretsStayOutOfTheLog", testSecretsStayOutOfTheLog},
 		{"Unreachable", testUnreachable},

@@ -255,3 +255,20 @@ func testList(b *bench) {
 	b.revoke(e, recipe)
 	b.dead(c.Plan)
 }
+
+// testClock wants the source's clock to go on: it is evidence of how much time passed.
+func testClock(b *bench) {
+	e := b.open()
+	c, ok := e.(engine.Clock)
+	if !ok {
+		b.Skip("the source tells no time")
+	}
+	first, err := c.Now(b.Context())
+	if err != nil {
+		b.Fatalf("ask what time it is: %v", err)
+	}
+	second, err := c.Now(b.Context())
+	if err != nil || second.Before(first) || first.IsZero() {
+		b.Errorf("after %s comes %s, %v", first, second, err)
+	}
+}

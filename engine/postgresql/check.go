@@ -14,6 +14,20 @@ import (
 // is worth a warning.
 const warnAt = 1000
 
+// Now implements engine.Clock.
+func (e *Engine) Now(ctx context.Context) (now time.Time, err error) {
+	ctx, cancel := e.operation(ctx)
+	defer cancel()
+	err = e.pool.with(ctx, revoking, e.main(), func(c *conn) error {
+		if err := c.compareClocks(ctx); err != nil {
+			return unreachable("read the source's clock", err)
+		}
+		now = c.theirs
+		return nil
+	})
+	return now, plainOrNil(err)
+}
+
 // Check implements engine.Engine.
 func (e *Engine) Check(ctx context.Context) engine.Health {
 	ctx, cancel := e.operation(ctx)
@@ -25,7 +39,7 @@ func (e *Engine) Check(ctx context.Context) engine.Health {
 		if err := c.compareClocks(ctx); err != nil {
 			return err
 		}
-		h.Latency, h.ClockOffset = time.Since(start), c.offset
+		h.Latency, h.ClockOffset = time.Since(start), c.offset()
 		if _, err := c.guarded(ctx, "check the source", []fence{e.sameServer()}, "SELECT 1"); err != nil {
 			return err
 		}
@@ -87,8 +101,8 @@ func (e *Engine) warnings(ctx context.Context, c *conn, t traits) ([]string, err
 			}
 		}
 	}
-	if offset := c.offset.Abs(); offset > time.Minute {
-		warnings = append(warnings, fmt.Sprintf("the source's clock differs by %s: ends of credentials are set in its time", c.offset.Round(time.Second)))
+	if offset := c.offset(); offset.Abs() > time.Minute {
+		warnings = append(warnings, fmt.Sprintf("the source's clock differs by %s: ends of credentials are set in its time", offset.Round(time.Second)))
 	}
 	e.late.mu.Lock()
 	late := e.late.found

@@ -23,8 +23,8 @@ const (
 	maxConnections          = 100
 	defaultScramIterations  = 4096 // RFC 7677
 	maxScramIterations      = 1_000_000
-	reconcileReport         = "report"
-	reconcileRemove         = "remove"
+	defaultReconcile        = time.Hour
+	minReconcile            = time.Minute
 )
 
 // config is the engine's part of a configuration, as docs/engines/postgresql.md
@@ -40,6 +40,7 @@ type config struct {
 	MaxOpenConnections  *int              `json:"max_open_connections"`
 	UsernameTemplate    string            `json:"username_template"`
 	Reconcile           string            `json:"reconcile"`
+	ReconcileInterval   duration.Duration `json:"reconcile_interval"`
 	ScramIterations     *int              `json:"scram_iterations"`
 	SourceID            string            `json:"source_id"`
 	Databases           []string          `json:"databases"`
@@ -83,7 +84,10 @@ func (c *config) setDefaults() {
 		c.ScramIterations = &n
 	}
 	if c.Reconcile == "" {
-		c.Reconcile = reconcileReport
+		c.Reconcile = engine.ReconcileReport
+	}
+	if c.ReconcileInterval == 0 {
+		c.ReconcileInterval = duration.Duration(defaultReconcile)
 	}
 }
 
@@ -99,7 +103,9 @@ func (c *config) check() error {
 		{*c.MaxOpenConnections < 2, "max_open_connections is less than 2: one connection is kept for revocation"},
 		{*c.MaxOpenConnections > maxConnections, fmt.Sprintf("max_open_connections is more than %d", maxConnections)},
 		{*c.ScramIterations < 1 || *c.ScramIterations > maxScramIterations, fmt.Sprintf("scram_iterations is not in 1 to %d", maxScramIterations)},
-		{c.Reconcile != reconcileReport && c.Reconcile != reconcileRemove, `reconcile is neither "report" nor "remove"`},
+		{!slices.Contains([]string{engine.ReconcileReport, engine.ReconcileRemove, engine.ReconcileOff}, c.Reconcile),
+			`reconcile is none of "report", "remove" and "off"`},
+		{c.ReconcileInterval.Std() < minReconcile, "reconcile_interval is less than 1m"},
 		{slices.Contains(c.Databases, ""), "databases holds an empty name"},
 		{slices.Contains(c.Databases, c.target.database), "databases repeats the database of connection_url: name only the others"},
 		{(c.TLSCAPath != "" || c.TLSCertPath != "") && c.target.sslmode == sslDisable, "tls_ca_path and tls_cert_path contradict sslmode=disable"},
@@ -132,6 +138,7 @@ func (c *config) common() engine.Config {
 		ConnectTimeout:      c.ConnectTimeout.Std(),
 		MaxOpenConnections:  *c.MaxOpenConnections,
 		Reconcile:           c.Reconcile,
+		ReconcileInterval:   c.ReconcileInterval.Std(),
 	}
 }
 

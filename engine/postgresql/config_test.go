@@ -19,7 +19,7 @@ func TestParseConfig(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if c.OperationTimeout != 15*time.Second || c.ConnectTimeout != 5*time.Second || c.MaxOpenConnections != 4 || c.Reconcile != "report" {
+	if c.OperationTimeout != 15*time.Second || c.ConnectTimeout != 5*time.Second || c.MaxOpenConnections != 4 || c.Reconcile != "report" || c.ReconcileInterval != time.Hour {
 		t.Errorf("defaults: %+v", c)
 	}
 	if c.RootCredentialsPath != "infra/root" || fmt.Sprint(c.SecretPaths) != "[infra/ca]" {
@@ -89,6 +89,7 @@ func TestParseConfigRefuses(t *testing.T) {
 		"connect beyond":       {with("connect_timeout", "1m"), "connect_timeout"},
 		"no rounds":            {with("scram_iterations", 0), "scram_iterations"},
 		"reconcile":            {with("reconcile", "always"), "reconcile"},
+		"reconcile too often":  {with("reconcile_interval", "59s"), "reconcile_interval"},
 		"database twice":       {with("databases", []string{"support"}), "databases"},
 		"names without chance": {with("username_template", "v_{{role}}"), "username_template"},
 		"wrong type":           {with("databases", "support"), "databases"},

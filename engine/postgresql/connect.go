@@ -95,7 +95,7 @@ func (c *connector) connect(ctx context.Context, at place) (*conn, error) {
 	if at.maker != "" {
 		cfg.RuntimeParams["role"] = at.maker // as an option: SET ROLE would look through all of root's memberships
 	}
-	opened := &conn{place: at}
+	opened := &conn{place: at, as: c}
 	cfg.OnNotice = func(_ *pgconn.PgConn, n *pgconn.Notice) { opened.notices = append(opened.notices, n) }
 	pg, err := pgconn.ConnectConfig(ctx, cfg)
 	if err != nil {
@@ -170,15 +170,17 @@ func printable(name string, limit int) string {
 // conn is one connection. It is used by one goroutine at a time.
 type conn struct {
 	place
+	as      *connector // that made it
 	pg      *pgconn.PgConn
-	offset  time.Duration // the source's clock minus ours; never more than it is
+	theirs  time.Time // the source's clock when ours, which has a monotonic reading, was at ours
+	ours    time.Time
 	usedAt  time.Time
 	notices []*pgconn.Notice // of the present message
 }
 
 // compareClocks takes the time of the source. Measured against the moment the
-// answer came, the offset is too small by the way back: a deadline moved by it
-// is early, never late.
+// answer came, it is behind by the way back: a deadline told in it is early,
+// never late.
 func (c *conn) compareClocks(ctx context.Context) error {
 	results, err := c.run(ctx, "SELECT extract(epoch FROM clock_timestamp())::text")
 	if err != nil {
@@ -189,14 +191,22 @@ func (c *conn) compareClocks(ctx context.Context) error {
 	if err != nil {
 		return errors.New("the source's clock cannot be read")
 	}
-	c.offset = time.UnixMicro(int64(seconds * 1e6)).Sub(now)
+	c.theirs, c.ours = time.UnixMicro(int64(seconds*1e6)), now
 	return nil
 }
+
+// offset is the source's clock minus ours.
+func (c *conn) offset() time.Duration { return c.theirs.Sub(c.ours) }
+
+// deadline is a moment of ours on the source's clock, or a little earlier. That
+// our clock was set since does not matter to moments with a monotonic reading.
+func (c *conn) deadline(t time.Time) time.Time { return c.theirs.Add(t.Sub(c.ours)) }
 
 // sourceTime is a moment of ours on the source's clock. Differences that are
 // but the way of a message are left out.
 func (c *conn) sourceTime(t time.Time) time.Time {
-	return t.Add(c.offset.Round(time.Second))
+	offset := c.offset()
+	return c.deadline(t).Add(offset.Round(time.Second) - offset)
 }
 
 // run sends SQL as one message, which is one transaction if it holds several

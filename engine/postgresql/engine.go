@@ -69,6 +69,8 @@ type Engine struct {
 	root   rootLogin
 	groups map[string]*groupState // of each role that was used here, by the role's name
 
+	retiring sync.Mutex // of groups
+
 	wheel    makerWheel
 	gatherer gatherer
 	late     lateLook
@@ -216,4 +218,5 @@ var (
 	_ engine.BatchRevoker = (*Engine)(nil)
 	_ engine.Lister       = (*Engine)(nil)
 	_ engine.RootRotator  = (*Engine)(nil)
+	_ engine.Clock        = (*Engine)(nil)
 )

@@ -16,7 +16,7 @@ import (
 
 // SQLSTATEs that decide something here.
 const (
-	codeDivisionByZero    = "22012" // a fence fails by it
+	codeDivisionByZero    = "22012" // a fence fails by it, and shareGroup
 	codeReadOnly          = "25006"
 	codeInvalidAuth       = "28000"
 	codeInvalidPassword   = "28P01"

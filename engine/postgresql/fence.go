@@ -21,7 +21,7 @@ type fence struct {
 // beforeDeadline holds while the source's clock is before a moment of ours.
 func beforeDeadline(c *conn, deadline time.Time) fence {
 	return fence{
-		condition: "clock_timestamp() < " + timestamp(deadline.Add(c.offset)),
+		condition: "clock_timestamp() < " + timestamp(c.deadline(deadline)),
 		failed: func(attempt string) error {
 			return refused(attempt+": the deadline had passed when the source came to it", nil)
 		},

@@ -122,7 +122,7 @@ func (e *Engine) writeBatch(batch []*creating) {
 	defer cancel()
 	err := e.insist(ctx, func() error {
 		return e.pool.with(ctx, issuing, e.mainOf(batch[0].recipe), func(c *conn) error { return e.createMembers(ctx, c, batch, deadline) })
-	})
+	}, codeDivisionByZero)
 	if err != nil && len(batch) > 1 && kindOf(err) != engine.Uncertain && kindOf(err) != engine.Unreachable && time.Now().Before(deadline) {
 		for _, n := range batch {
 			e.writeBatch([]*creating{n})
@@ -137,7 +137,7 @@ func (e *Engine) writeBatch(batch []*creating) {
 
 // createMembers makes members of one group in one message.
 func (e *Engine) createMembers(ctx context.Context, c *conn, batch []*creating, deadline time.Time) error {
-	statements := []string{commitLocally}
+	statements := []string{commitLocally, shareGroup(batch[0].recipe.Group)}
 	names := make([]string, len(batch))
 	secrets := make([]statement.Secret, len(batch))
 	for i, n := range batch {

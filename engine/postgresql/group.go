@@ -115,10 +115,7 @@ func (e *Engine) readyGroup(ctx context.Context, roleName string, r *role) error
 	if state.fresh(r) {
 		return nil
 	}
-	err := e.insist(ctx, func() error {
-		_, err := e.makeGroup(ctx, state.name, r, false)
-		return err
-	})
+	_, err := e.makeGroup(ctx, state.name, r, false)
 	var f *fault.Error
 	switch {
 	case err == nil:
@@ -133,13 +130,11 @@ func (e *Engine) readyGroup(ctx context.Context, roleName string, r *role) error
 	return nil
 }
 
-// fresh tells whether the rights need not be looked at before an issue.
+// fresh tells whether the rights need not be looked at before an issue. They
+// grow old also where they name no later objects: an administrator, or another
+// node that died while it retired the group, may have taken some.
 func (state *groupState) fresh(r *role) bool {
-	if state.seenAt.IsZero() {
-		return false
-	}
-	open := slices.ContainsFunc(r.grants, func(g grant) bool { return g.all })
-	return !open || time.Since(state.seenAt) < r.PrivilegesRefresh.Std()
+	return !state.seenAt.IsZero() && time.Since(state.seenAt) < r.PrivilegesRefresh.Std()
 }
 
 // groupOf is the state of a role's present group.
@@ -177,15 +172,14 @@ func (e *Engine) makeGroup(ctx context.Context, name string, r *role, strict boo
 		}
 	}
 	for i, database := range append([]string{e.main().database}, e.config.Databases...) {
-		err := e.pool.with(ctx, issuing, place{database: database}, func(c *conn) error {
-			w := groupWork{e: e, c: c, name: name, role: r, strict: strict}
-			if i == 0 {
-				w.create = true
-			}
-			err := w.run(ctx)
-			warnings = append(warnings, w.warnings...)
-			return err
-		})
+		err := e.insist(ctx, func() error {
+			return e.pool.with(ctx, issuing, place{database: database}, func(c *conn) error {
+				w := groupWork{e: e, c: c, name: name, role: r, create: i == 0, strict: strict}
+				err := w.run(ctx)
+				warnings = append(warnings, w.warnings...)
+				return err
+			})
+		}, codeDivisionByZero)
 		if err != nil {
 			return nil, err
 		}

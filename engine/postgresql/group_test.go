@@ -129,6 +129,36 @@ func TestGroups(t *testing.T) {
 	})
 }
 
+// TestGroupRetiredWhileUsed: the last member of a group goes by a node that has
+// not seen its role, while another node makes the next member. Whatever comes
+// first, what is issued has its rights.
+func TestGroupRetiredWhileUsed(t *testing.T) {
+	everyWay(t, func(t *testing.T, s *source) {
+		here := s.options(map[string]any{"scram_iterations": 1})
+		there := here
+		there.Node = "node-b"
+		issuer, role := openEngine(t, here), parseRole(t, readItems)
+		last := issue(t, issuer, role)
+		for range 25 {
+			retirer := openEngine(t, there)
+			var revoked sync.WaitGroup
+			former := last
+			revoked.Go(func() {
+				if _, err := retirer.Revoke(t.Context(), former.recipe); err != nil {
+					t.Errorf("revoke: %v", err)
+				}
+			})
+			for s.roles(t, former.username) > 0 { // then the group is retired
+			}
+			last = issue(t, issuer, role)
+			revoked.Wait()
+			if !(session{s.login(t, last)}).Works(t.Context()) {
+				t.Fatal("a credential was issued without its rights")
+			}
+		}
+	})
+}
+
 func TestMemberOf(t *testing.T) {
 	everyWay(t, func(t *testing.T, s *source) {
 		e := s.open(t, nil)

@@ -25,7 +25,7 @@ const makingGroup = "prepare the group of the role"
 
 func (w *groupWork) run(ctx context.Context) error {
 	literal := statement.QuoteLiteral(w.name)
-	answer, err := w.c.guarded(ctx, makingGroup, []fence{w.e.sameServer()}, message("BEGIN", lockGrants,
+	answer, err := w.c.guarded(ctx, makingGroup, []fence{w.e.sameServer()}, message("BEGIN", lockGrants, shareGroup(w.name),
 		"SELECT shobj_description(oid, 'pg_authid') FROM pg_roles WHERE rolname = "+literal))
 	if err == nil {
 		err = w.within(ctx, answer.last())

@@ -138,7 +138,7 @@ func (e *Engine) createMember(ctx context.Context, n *creating) (uint32, error) 
 		return e.pool.with(ctx, issuing, e.mainOf(n.recipe), func(c *conn) error {
 			return e.createMembers(ctx, c, []*creating{n}, n.plan.Deadline)
 		})
-	})
+	}, codeDivisionByZero)
 	return n.oid, err
 }
 

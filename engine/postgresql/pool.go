@@ -146,6 +146,8 @@ func (p *pool) put(c *conn) {
 	case p.closed || c.pg.IsBusy() || c.pg.TxStatus() != idleStatus:
 		p.abandon(c)
 		go c.close()
+	case c.as != p.connector: // made with a password that is the former one now
+		go c.close()
 	default:
 		p.idle = append(p.idle, c)
 	}
@@ -187,8 +189,8 @@ func (p *pool) forget(gone map[uint32]time.Time) {
 
 // change makes later connections in another way once f, which changes the
 // password at the source, has succeeded. Nobody logs in meanwhile: it would be
-// with a password that may be the former one. Open connections stay, a changed
-// password does not end them.
+// with a password that may be the former one. A changed password ends no open
+// connection: those in use end when they come back, the others now.
 func (p *pool) change(c *connector, f func() error) error {
 	p.logins.Lock()
 	defer p.logins.Unlock()
@@ -196,8 +198,12 @@ func (p *pool) change(c *connector, f func() error) error {
 		return err
 	}
 	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.connector = c
+	idle := p.idle
+	p.idle, p.connector = nil, c
+	p.mu.Unlock()
+	for _, c := range idle {
+		go c.close()
+	}
 	return nil
 }
 

@@ -23,14 +23,44 @@ func (e *Engine) retireGroups(ctx context.Context, names []string) {
 			continue
 		}
 		if err := e.retire(ctx, name); err != nil {
+			e.forgetGroup(name) // it may have lost rights
 			e.log.Warn("a group that is not needed any more was kept", "group", name, "error", plain(err))
 		}
 	}
 }
 
+// groupLock is an advisory lock at the source that is shared by whoever makes a
+// group's members and rights, and taken alone by whoever retires it: rights go
+// one by one, and a member that came meanwhile would have none and keep the
+// group. Its keys are a constant ("SVLT") and the name.
+func groupLock(name string) string {
+	return "(1398164564, hashtext(" + statement.QuoteLiteral(name) + "))"
+}
+
+// shareGroup fails, and so undoes the message, while the group is being
+// retired. It does not wait: the one who retires needs a connection, too.
+func shareGroup(name string) string {
+	return "SELECT 1/pg_try_advisory_xact_lock_shared" + groupLock(name) + "::int"
+}
+
+// retire drops a group, unless somebody uses it now.
 func (e *Engine) retire(ctx context.Context, name string) error {
+	e.retiring.Lock() // it takes two connections: one at a time does
+	defer e.retiring.Unlock()
 	ctx, cancel := e.operation(ctx)
 	defer cancel()
+	return e.pool.with(ctx, revoking, e.main(), func(c *conn) error {
+		defer func() { _, _ = c.run(ctx, "ROLLBACK") }() // a connection on which it fails is not used again
+		answer, err := c.guarded(ctx, "retire a group", nil, message("BEGIN", "SELECT pg_try_advisory_xact_lock"+groupLock(name)))
+		if err != nil || answer.one() != "t" {
+			return err
+		}
+		return e.dropUnused(ctx, name)
+	})
+}
+
+// dropUnused drops a group that has no members and owns nothing.
+func (e *Engine) dropUnused(ctx context.Context, name string) error {
 	literal := statement.QuoteLiteral(name)
 	var oid uint32
 	err := e.inMain(ctx, e.main(), func(c *conn) error {

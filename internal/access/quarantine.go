@@ -9,8 +9,8 @@ import (
 
 // serves refuses what a store in quarantine does not do. It is asked in every decision, and so again
 // in the transaction of a change when the configuration has moved: a quarantine holds on every node
-// from the next transaction on. What the server does by itself has no ask, and asks
-// quarantine.Check before.
+// from the next transaction on. What the server does by itself has no ask, and looks at
+// quarantine.Active before.
 func serves(cfg *store.Config, a Ask) error {
 	if a.Looks || looks(a.Action) {
 		return nil

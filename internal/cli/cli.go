@@ -1,6 +1,6 @@
 // Package cli is the command line. It speaks to a server through package client,
-// so that it can do nothing which a program could not; only server, dev and
-// bootstrap work on a store of their own.
+// so that it can do nothing which a program could not; only server, dev,
+// bootstrap, backup and restore work on a store of their own.
 //
 // The rules of its output: what was asked for goes to standard output, as a table
 // or with --json as the document of the API; everything else goes to standard
@@ -100,9 +100,8 @@ Exit codes: 0 done, 1 failed, 2 not authenticated, 3 not allowed, 4 not found,
 		}
 	}
 	add("use", a.runCommand(), a.dynamicCommand(), a.secretsCommand())
-	add("manage", a.authCommand(), a.policiesCommand(), a.auditCommand(), a.configCommand())
-	add("host")
-	add("host", a.serverCommand(), a.devCommand(), a.bootstrapCommand())
+	add("manage", a.authCommand(), a.policiesCommand(), a.rotationCommand(), a.secretPoliciesCommand(), a.auditCommand(), a.clockCommand(), a.resumeCommand(), a.configCommand())
+	add("host", a.serverCommand(), a.devCommand(), a.bootstrapCommand(), a.backupCommand(), a.restoreCommand())
 	root.AddCommand(a.versionCommand(), a.openAPICommand())
 	return root
 }

@@ -94,6 +94,14 @@ func policyNames(ctx context.Context, c *client.Client, _ []string) iter.Seq2[st
 	return each(c.Policies(ctx, true), func(p api.PolicyListItem) string { return p.Name })
 }
 
+func rotationNames(ctx context.Context, c *client.Client, _ []string) iter.Seq2[string, error] {
+	return each(c.RotationPolicies(ctx), func(p api.RotationPolicy) string { return p.Name })
+}
+
+func secretPolicyNames(ctx context.Context, c *client.Client, _ []string) iter.Seq2[string, error] {
+	return each(c.SecretPolicies(ctx), func(p api.SecretPolicy) string { return p.Name })
+}
+
 func secretPaths(ctx context.Context, c *client.Client, _ []string) iter.Seq2[string, error] {
 	return each(c.Secrets(ctx, ""), func(s api.SecretListItem) string { return s.Path })
 }

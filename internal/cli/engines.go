@@ -191,6 +191,7 @@ func (a *app) enginesHealth() *cobra.Command {
 				}
 				t.field("still to revoke", h.RevocationBacklog)
 				t.field("overdue", fmt.Sprintf("%d s", h.OldestOverdueSeconds))
+				t.field("orphans", h.Orphans)
 				t.field("residues", h.Residues)
 			})
 			if err == nil && h.Status != api.EngineHealthy {
@@ -212,10 +213,20 @@ func (a *app) enginesRotateRoot() *cobra.Command {
 }
 
 func (a *app) enginesReconcile() *cobra.Command {
-	var remove bool
-	cmd := a.remote("reconcile ENGINE [--remove]", "compare the accounts at the source with the leases", 1,
+	var remove, restored, last bool
+	cmd := a.remote("reconcile ENGINE [--last | --remove [--restored]]", "compare the accounts at the source with the leases", 1,
 		func(ctx context.Context, c *client.Client, args []string) error {
-			r, err := c.Reconcile(ctx, args[0], remove)
+			if restored && !remove {
+				return invalid("reconcile %s: --restored says what --remove may remove", args[0])
+			}
+			if last {
+				return a.lastReconcile(ctx, c, args[0])
+			}
+			run := func() (api.ReconcileResult, error) { return c.Reconcile(ctx, args[0], remove) }
+			if restored {
+				run = func() (api.ReconcileResult, error) { return c.ReconcileRestored(ctx, args[0]) }
+			}
+			r, err := run()
 			if err != nil {
 				return err
 			}
@@ -228,8 +239,34 @@ func (a *app) enginesReconcile() *cobra.Command {
 				t.field("residues", orNone(r.Residues))
 			})
 		})
-	cmd.Flags().BoolVar(&remove, "remove", false, "remove accounts of ours that no lease bears")
+	cmd.Flags().BoolVar(&last, "last", false, "show what the last run found, by the schedule or by hand, and do not ask the source")
+	cmd.Flags().BoolVar(&remove, "remove", false, "remove accounts of ours that no lease bears, and that a run ten minutes ago saw, too")
+	cmd.Flags().BoolVar(&restored, "restored", false, "remove also what was made since the backup that this store was restored from; else that is only listed for a day")
+	cmd.MarkFlagsMutuallyExclusive("last", "remove")
 	return a.complete(cmd, engineNames)
+}
+
+func (a *app) lastReconcile(ctx context.Context, c *client.Client, engine string) error {
+	r, err := c.LastReconcile(ctx, engine)
+	if err != nil {
+		return err
+	}
+	return a.show(r, func(t *table) {
+		t.field("at", r.At)
+		t.field("error", r.Error)
+		t.field("accounts read", r.ListedAt)
+		t.field("accounts of ours", r.Accounts)
+		t.field("without a lease", r.OrphanCount)
+		for _, o := range r.Orphans {
+			t.field("since "+text(o.FirstSeen), o.Username)
+		}
+		t.field("removed", orNone(r.Removed))
+		t.field("leases without account", orNone(r.Missing))
+		if r.CounterDrift != 0 {
+			t.field("counter of active leases off by", r.CounterDrift)
+		}
+		t.field("next", r.NextAt)
+	})
 }
 
 func (a *app) enginesAbandon() *cobra.Command {

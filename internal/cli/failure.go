@@ -135,6 +135,8 @@ var hints = []struct { //nolint:gochecknoglobals // a table
 	{client.LeaseNotFound, "see what there is: scaivault dynamic leases list"},
 	{client.SecretNotFound, "see what there is: scaivault secrets list; a deleted one comes back with: scaivault secrets undelete PATH"},
 	{client.PolicyNotFound, "see what there is: scaivault policies list"},
+	{client.RotationPolicyNotFound, "see what there is: scaivault rotation policies list"},
+	{client.SecretPolicyNotFound, "see what there is: scaivault secret-policies list"},
 	{client.EngineInUse, "see who: scaivault dynamic leases list --engine ENGINE; --force revokes them first"},
 	{client.RoleInUse, "see who: scaivault dynamic leases list --engine ENGINE --role ROLE; --force revokes them first"},
 	{client.SecretExists, "it was deleted and can come back: scaivault secrets undelete PATH; or end it for good: scaivault secrets delete --hard PATH"},

@@ -70,6 +70,7 @@ func (a *app) leasesList() *cobra.Command {
 	flags.StringVar(&f.Role, "role", "", "of this role")
 	flags.StringVar(&f.IdentityID, "identity", "", "of this identity")
 	flags.StringVar(&status, "status", "", "issuing, active, revoking or revoked")
+	flags.BoolVar(&f.Residue, "residue", false, "only those whose account, dead, could not be dropped; get LEASE says what to run at the source")
 	flags.StringVar(&f.Username, "username", "", "with this user name, as seen in the source's log")
 	flags.StringVar(&before, "expires-before", "", "a time, or a duration from now")
 	flags.StringVar(&after, "expires-after", "", "a time, or a duration from now")

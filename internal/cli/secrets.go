@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -18,7 +19,7 @@ import (
 func (a *app) secretsCommand() *cobra.Command {
 	return group("secrets", "read and write secrets",
 		a.secretsRead(), a.secretsWrite(), a.secretsList(), a.secretsDelete(),
-		a.secretsUndelete(), a.secretsVersions(), a.secretsMetadata())
+		a.secretsUndelete(), a.secretsVersions(), a.secretsMetadata(), a.secretsRotate(), a.secretsExpiring())
 }
 
 func (a *app) secretsRead() *cobra.Command {
@@ -270,7 +271,67 @@ func (a *app) showSecret(s api.Secret) error {
 		t.field("created", s.CreatedAt)
 		t.field("updated", s.UpdatedAt)
 		t.field("expires", s.ExpiresAt)
+		if r := s.Rotation; r != nil {
+			t.field("rotation policy", r.Policy)
+			t.field("rotation", r.State)
+			t.field("next rotation", r.NextRotationAt)
+			t.field("last failure", r.LastError)
+		}
 	})
+}
+
+func (a *app) secretsRotate() *cobra.Command {
+	var grace, generator string
+	cmd := a.remote("rotate PATH [NAME=VALUE...] [--grace DURATION]", "replace a secret's value", -1,
+		func(ctx context.Context, c *client.Client, args []string) error {
+			if len(args) == 0 {
+				return invalid("rotate a secret: give its path")
+			}
+			r := api.SecretRotate{}
+			var err error
+			if len(args) > 1 {
+				if r.Data, err = a.secretData(args[1:]); err != nil {
+					return err
+				}
+			}
+			if r.GracePeriod, err = durationFlag("grace", grace); err != nil {
+				return err
+			}
+			if generator != "" {
+				if r.SecretPolicyID, err = secretPolicyID(ctx, c, generator); err != nil {
+					return err
+				}
+			}
+			secret, err := c.RotateSecret(ctx, args[0], r)
+			if err != nil {
+				return err
+			}
+			return a.showSecret(secret)
+		})
+	cmd.Long = `Replace a secret's value by a new version. Without data the value is generated: by
+--secret-policy, else as the secret's rotation policy says, else as a random password.
+The root secret of an engine is changed at the engine's source first. The data are given
+as to scaivault secrets write.`
+	cmd.Flags().StringVar(&grace, "grace", "", "how long the former version stays readable")
+	cmd.Flags().StringVar(&generator, "secret-policy", "", "the secret policy that generates the value")
+	return a.complete(cmd, secretPaths)
+}
+
+func (a *app) secretsExpiring() *cobra.Command {
+	var days int
+	cmd := a.remote("expiring [PREFIX] [--days N]", "list secrets that expire, or are to be rotated, soon", -1,
+		func(ctx context.Context, c *client.Client, args []string) error {
+			if len(args) > 1 || days < 0 || days > 3650 {
+				return invalid("list secrets: give one prefix, or none, and --days from 0 to 3650")
+			}
+			items, err := client.Collect(c.SecretsDue(ctx, strings.Join(args, ""), time.Now().AddDate(0, 0, days)))
+			if err != nil {
+				return err
+			}
+			return a.showDue(items)
+		})
+	cmd.Flags().IntVar(&days, "days", 30, "within this many days")
+	return a.complete(cmd, secretPaths)
 }
 
 // plain is a JSON text as its own characters, and any other value as JSON.

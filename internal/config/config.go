@@ -23,6 +23,7 @@ import (
 type Config struct {
 	DataDir     string
 	SealKeyFile string
+	WitnessFile string // "" for the default place
 	// DatabaseURL names the shared store; "" for the embedded one in DataDir.
 	DatabaseURL statement.Secret
 
@@ -52,6 +53,7 @@ func Settings() []Setting {
 	settings := []Setting{
 		{Env: "DATA_DIR", Default: "scaivault-data", Doc: "folder of the embedded store, and of this node's own files"},
 		{Env: "SEAL_KEY_FILE", Doc: "key file of the seal (default DATA_DIR/seal.key)"},
+		{Env: "WITNESS_FILE", Doc: "counter by which an older copy of the store is noticed; keep it off the store's disk (default SEAL_KEY_FILE.witness where that is another folder than DATA_DIR and can be written, else DATA_DIR/witness)"},
 		{Env: "KMS_PROVIDER", Default: "file", Doc: "who holds the root key: file"},
 		{Env: "DATABASE_URL", Doc: "PostgreSQL database of a store that several nodes share: postgres://user:password@host:5432/database"},
 		{Env: "BIND_ADDRESS", Default: "127.0.0.1:8200", Doc: "address and port to listen on"},
@@ -92,6 +94,7 @@ func Load(lookup func(env string) (string, bool)) (*Config, error) {
 	c := &Config{
 		DataDir:        l.values["DATA_DIR"],
 		SealKeyFile:    l.values["SEAL_KEY_FILE"],
+		WitnessFile:    l.values["WITNESS_FILE"],
 		DatabaseURL:    l.database("DATABASE_URL"),
 		BindAddress:    l.address("BIND_ADDRESS"),
 		BaseURL:        l.url("BASE_URL"),

@@ -1,47 +1,75 @@
 package lease
 
 import (
-	"sync/atomic"
+	"context"
+	"sync"
 	"time"
 
+	"github.com/scaivault/scaivault/engine"
+	"github.com/scaivault/scaivault/internal/source"
 	"github.com/scaivault/scaivault/internal/store"
 )
 
-// noSkew is how far two clocks may be apart and still count as one: less than what a question and
-// its answer take on a slow network, and far less than any life.
-const noSkew = 250 * time.Millisecond
+// What is read of the store is in the agreed time, which decides about the lives of leases; what is
+// said to an engine, or waited for, is in this process's (clock.Guard.Local); engines know how far
+// their source's clock is from that.
 
-// clock is the store's, which decides about the lives of leases: in the shared store the
-// database's, which may differ from this node's. What is said to an engine, or waited for, is in
-// this node's time; engines know how far their source's clock is from that.
-type clock struct {
-	ahead atomic.Int64 // of the store before this node, in nanoseconds
-}
-
-// set learns from a look at the store's clock that was begun at a moment of this node's.
-func (c *clock) set(stores, begun time.Time) {
-	ahead := stores.Sub(begun.Add(time.Since(begun) / 2))
-	if ahead.Abs() < noSkew {
-		ahead = 0
+// hearSources asks the sources what time it is, all at once: after a jump of the store's clock they
+// are the evidence. One that is dead delays no other.
+func (m *Manager) hearSources() {
+	var wg sync.WaitGroup
+	for _, o := range m.store.Config().List(store.DefaultTenant, store.KindEngine, "") {
+		e, err := m.sources.EngineByID(m.store.Config(), o.Tenant, o.ID)
+		if err != nil {
+			continue
+		}
+		wg.Go(func() {
+			h, err := m.sources.Acquire(m.ctx, e)
+			if err != nil {
+				return
+			}
+			defer h.Release()
+			m.hear(e, h)
+		})
 	}
-	c.ahead.Store(int64(ahead))
+	wg.Wait()
 }
 
-// now is the store's time.
-func (c *clock) now() time.Time {
-	return time.Now().UTC().Truncate(time.Microsecond).Add(time.Duration(c.ahead.Load()))
-}
-
-// node is a moment of the store's in this node's time.
-func (c *clock) node(t time.Time) time.Time { return t.Add(-time.Duration(c.ahead.Load())) }
-
-// readClock compares the clocks. Where the store does not answer, the former comparison holds.
-func (m *Manager) readClock() {
+// hear asks one source what time it is, where that is of use: to record how far its clock is from
+// ours while all is well, or to judge a jump.
+func (m *Manager) hear(e *source.Engine, h *source.Handle) {
+	tells, ok := h.Engine.(engine.Clock)
+	if !ok || !m.clock.Asks(e.ID) {
+		return
+	}
+	ctx, cancel := context.WithTimeout(m.ctx, e.Config.OperationTimeout)
+	defer cancel()
 	begun := time.Now()
-	if err := m.store.Read(m.ctx, func(r store.Reader) error {
-		m.clock.set(r.Now(), begun)
-		return nil
-	}); err != nil && m.ctx.Err() == nil {
-		m.log.Error("the store's clock could not be read", "error", err)
+	now, err := tells.Now(ctx)
+	if err == nil {
+		err = m.clock.Heard(ctx, e.ID, now.Add(time.Since(begun)/2))
 	}
+	if err != nil && m.ctx.Err() == nil {
+		m.log.Warn("a source's clock could not be compared", "engine", e.Name, "reason", source.Reason(err))
+	}
+}
+
+// sometimeHear is hear beside the caller, who need not wait.
+func (m *Manager) sometimeHear(e *source.Engine) {
+	if !m.clock.Asks(e.ID) {
+		return
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.ctx.Err() != nil {
+		return
+	}
+	m.wg.Go(func() {
+		h, err := m.sources.Acquire(m.ctx, e)
+		if err != nil {
+			return
+		}
+		defer h.Release()
+		m.hear(e, h)
+	})
 }

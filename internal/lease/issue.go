@@ -19,7 +19,12 @@ import (
 // namesTried is how many names are drawn before a source that knows them all is an error.
 const namesTried = 3
 
-// errReplan undoes an intent whose plan was made for a role or engine that has changed since.
+// stale is how old a plan may be when it is made durable: the agreed time has jumped since, or the
+// source was long in being opened.
+const stale = time.Minute
+
+// errReplan undoes an intent whose plan was made for a role or engine that has changed since, or in a
+// time that no longer holds.
 var errReplan = fault.New(fault.VersionConflict, "the role changed while the credential was planned")
 
 // Issue makes a credential: its lease is durable before the source is touched (law L1), and
@@ -65,6 +70,7 @@ func (m *Manager) issue(ctx context.Context, pass *access.Pass, engineName, role
 			return nil, err
 		}
 		m.sources.Observe(i.engine, true)
+		m.sometimeHear(i.engine)
 		m.metrics.Issued(engineName, roleName)
 		return credential(i), nil
 	}
@@ -87,7 +93,10 @@ func (m *Manager) prepare(ctx context.Context, pass *access.Pass, engineName, ro
 	if err := source.CheckMetadata(req.Metadata); err != nil {
 		return nil, err
 	}
-	now := m.clock.now()
+	if err := m.clock.Settled(); err != nil {
+		return nil, err
+	}
+	now := m.clock.Now()
 	life, longest := role.DefaultTTL, role.MaxTTL
 	if role.TieToToken && c.TokenExpiresAt != nil {
 		longest = min(longest, c.TokenExpiresAt.Sub(now))
@@ -127,15 +136,15 @@ func (m *Manager) prepare(ctx context.Context, pass *access.Pass, engineName, ro
 // plan names the credential and puts the name into the lease.
 func (m *Manager) plan(ctx context.Context, i *issuance) error {
 	plan, err := i.handle.Plan(ctx, engine.PlanRequest{LeaseID: i.lease.ID, RoleName: i.role.Name, Role: i.role.Spec,
-		ExpiresAt: m.clock.node(i.lease.ExpiresAt), Params: i.params})
+		ExpiresAt: m.clock.Local(i.lease.ExpiresAt), Params: i.params})
 	if kind(err) == engine.Refused { // nobody was asked but the engine: the request is wrong
 		return fault.New(fault.InvalidRequest, "%s", source.Reason(err)).Because(err)
 	}
 	if err != nil {
 		return source.Fault(i.engine.Name, err)
 	}
-	deadline := m.clock.now().Add(i.engine.Config.OperationTimeout)
-	plan.Deadline = m.clock.node(deadline)
+	deadline := m.clock.Now().Add(i.engine.Config.OperationTimeout)
+	plan.Deadline = m.clock.Local(deadline)
 	i.plan = plan
 	i.lease.Username, i.lease.Recipe, i.lease.Deadline = plan.Username, plan.Recipe, deadline
 	due := deadline.Add(grace)
@@ -177,7 +186,7 @@ func (m *Manager) intend(ctx context.Context, i *issuance) error {
 			if err := tx.LockTenant(i.lease.Tenant, false); err != nil {
 				return err
 			}
-			if !current(cfg, i) {
+			if !current(cfg, i) || tx.Now().Sub(i.lease.IssuedAt).Abs() > stale {
 				return errReplan
 			}
 			if err := quota(tx, i); err != nil {
@@ -248,17 +257,25 @@ func (m *Manager) atSource(ctx context.Context, i *issuance) (engine.Recipe, err
 	}
 }
 
-// attempt is one, and one more where the root was changed meanwhile.
+// rootTries bounds how often one issuance follows a root that is rotated.
+const rootTries = 10
+
+// attempt is one, and another as often as the root was changed meanwhile.
 func (m *Manager) attempt(ctx context.Context, i *issuance) (engine.Recipe, error) {
 	ctx, cancel := context.WithDeadline(ctx, i.plan.Deadline)
 	defer cancel()
-	recipe, err := i.handle.Issue(ctx, i.plan)
-	if next := m.sources.Fresh(ctx, i.engine, i.handle, err); next != nil {
+	for tried := 1; ; tried++ {
+		recipe, err := i.handle.Issue(ctx, i.plan)
+		if tried == rootTries {
+			return recipe, err
+		}
+		next := m.sources.Fresh(ctx, i.engine, i.handle, err)
+		if next == nil {
+			return recipe, err
+		}
 		i.handle.Release()
 		i.handle = next
-		return next.Issue(ctx, i.plan)
 	}
-	return recipe, err
 }
 
 func (m *Manager) rename(ctx context.Context, i *issuance) error {
@@ -318,9 +335,7 @@ func (m *Manager) confirm(ctx context.Context, i *issuance, recipe engine.Recipe
 	})
 	switch {
 	case err != nil:
-		// The store is lost between intent and confirmation. The row leads to the account; what
-		// can be done now is not to leave it usable until the row is looked at.
-		m.undo(ctx, i, recipe)
+		m.withdraw(i, recipe)
 		return err
 	case withheld:
 		m.Kick()
@@ -375,13 +390,57 @@ func (m *Manager) failed(ctx context.Context, i *issuance, cause error) error {
 	return reason
 }
 
-// undo kills an account that could not be confirmed. Best effort: its row leads to it.
-func (m *Manager) undo(ctx context.Context, i *issuance, recipe engine.Recipe) {
-	ctx, cancel := context.WithTimeout(ctx, i.engine.Config.OperationTimeout)
-	defer cancel()
-	if _, err := i.handle.Revoke(ctx, recipe); err != nil {
-		m.log.Warn("an unconfirmed account could not be undone, its lease will be looked at", "lease_id", i.lease.ID, "reason", source.Reason(err))
+// withdraw revokes an account that could not be confirmed, as soon as the store is back. It goes by
+// the row and not straight to the source: the confirmation may have been kept after all, or another
+// node may have found the account, and the lease lives then. A process that ends before leaves what
+// one leaves that ends ahead of the confirmation.
+func (m *Manager) withdraw(i *issuance, recipe engine.Recipe) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.ctx.Err() != nil {
+		return
 	}
+	m.wg.Go(func() {
+		for tried := 1; m.ctx.Err() == nil; tried++ {
+			err := m.store.Write(m.ctx, func(tx store.Tx) error { return withdrawn(tx, i, recipe) })
+			if err == nil {
+				m.Kick()
+				return
+			}
+			select {
+			case <-time.After(jitter(backoff(tried, maxProbe))):
+			case <-m.ctx.Done():
+			}
+		}
+	})
+}
+
+// withdrawn asks for the revocation of an account that its caller was not given, whatever its row
+// has come to meanwhile.
+func withdrawn(tx store.Tx, i *issuance, recipe engine.Recipe) error {
+	var was api.LeaseStatus
+	l, err := tx.UpdateLease(i.lease.ID, func(l *store.Lease) error {
+		now := tx.Now()
+		was, l.Recipe, l.Deadline, l.Claim = l.Status, recipe, time.Time{}, nil
+		switch l.Status {
+		case api.LeaseIssuing, api.LeaseActive:
+			ask(l, api.ReasonIssueFailed, Identity, now)
+		case api.LeaseRevoking:
+			l.DueAt = &now
+		case api.LeaseRevoked:
+			l.DueAt, l.LateLooks = &now, max(l.LateLooks, 1)
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	if was == api.LeaseActive {
+		return tx.Audit(l.Tenant, entry(l, "dynamic_revoke", true, map[string]any{"reason": api.ReasonIssueFailed, "outcome": "requested"}))
+	}
+	extra := outcome(l, "failed")
+	extra["error"] = string(fault.ServiceUnavailable)
+	return tx.Audit(l.Tenant, i.pass.Entry(false, extra))
 }
 
 // Undelivered revokes a credential whose answer could not begin: nobody holds it.

@@ -2,7 +2,6 @@ package lease
 
 import (
 	"context"
-	"slices"
 	"time"
 
 	"github.com/scaivault/scaivault/api"
@@ -19,6 +18,7 @@ type Filter struct {
 	Identity      string
 	Username      string
 	Status        api.LeaseStatus
+	Residue       bool // only those that left one
 	ExpiresBefore *time.Time
 	ExpiresAfter  *time.Time
 }
@@ -39,7 +39,7 @@ func (m *Manager) Get(ctx context.Context, c *access.Caller, id string) (*api.Le
 	if err != nil {
 		return nil, err
 	}
-	return view(l, m.clock.now()), pass.Record(ctx, nil)
+	return view(l, m.clock.Now()), pass.Record(ctx, nil)
 }
 
 // List shows the leases that the caller owns or may read, newest first, older than the one before.
@@ -58,9 +58,12 @@ func (m *Manager) List(ctx context.Context, c *access.Caller, f Filter, before s
 }
 
 func (m *Manager) page(ctx context.Context, c *access.Caller, f Filter, before string, limit int) (list []api.Lease, next string, err error) {
-	const chunk = 500
+	// A page costs in proportion to its size where the caller may read what is there, and is cut short
+	// where too much was looked at in vain: the cursor leads on.
+	const chunk, most = 500, 20 * 500
+	looked := 0
 	rows := store.LeaseFilter{Tenant: c.Tenant, Role: f.Role, Identity: f.Identity, Username: f.Username,
-		ExpiresBefore: f.ExpiresBefore, ExpiresAfter: f.ExpiresAfter}
+		Residue: f.Residue, ExpiresBefore: f.ExpiresBefore, ExpiresAfter: f.ExpiresAfter}
 	list = []api.Lease{}
 	if f.Engine != "" {
 		e, err := m.sources.Engine(m.store.Config(), c.Tenant, f.Engine)
@@ -69,6 +72,9 @@ func (m *Manager) page(ctx context.Context, c *access.Caller, f Filter, before s
 		}
 		rows.EngineID = e.ID
 	}
+	if f.Identity == "" && !m.door.Allowed(c, access.Right{Scope: access.ScopeDynamicRead}) {
+		rows.Identity = c.Identity // a token that reads nothing else
+	}
 	if before != "" && !ident.Valid("lease", before) {
 		return nil, "", fault.New(fault.InvalidCursor, "the cursor is not one of this list: begin without it")
 	}
@@ -76,9 +82,10 @@ func (m *Manager) page(ctx context.Context, c *access.Caller, f Filter, before s
 	for {
 		var got []*store.Lease
 		var now time.Time
+		size := min(limit+1+looked, chunk)
 		err := m.store.Read(ctx, func(r store.Reader) (err error) {
 			now = r.Now()
-			got, err = byStatus(r, rows, f.Status, now, before, chunk)
+			got, err = byStatus(r, rows, f.Status, now, before, size)
 			return err
 		})
 		if err != nil {
@@ -94,13 +101,16 @@ func (m *Manager) page(ctx context.Context, c *access.Caller, f Filter, before s
 			}
 			list, before = append(list, *view(l, now)), l.ID
 		}
-		if len(got) < chunk {
+		if len(got) < size {
 			return list, "", nil
+		}
+		if looked += size; looked >= most {
+			return list, before, nil
 		}
 	}
 }
 
-// byStatus reads a chunk of leases of a status as it is shown: one past its end is revoking.
+// byStatus reads leases of a status as it is shown: one past its end is revoking.
 func byStatus(r store.Reader, f store.LeaseFilter, status api.LeaseStatus, now time.Time, before string, limit int) ([]*store.Lease, error) {
 	f.Status = status
 	switch status {
@@ -109,25 +119,7 @@ func byStatus(r store.Reader, f store.LeaseFilter, status api.LeaseStatus, now t
 			f.ExpiresAfter = &now
 		}
 	case api.LeaseRevoking:
-		marked, err := r.Leases(f, before, limit)
-		if err != nil {
-			return nil, err
-		}
-		f.Status = api.LeaseActive
-		if reached := now.Add(time.Microsecond); f.ExpiresBefore == nil || f.ExpiresBefore.After(reached) {
-			f.ExpiresBefore = &reached
-		}
-		ended, err := r.Leases(f, before, limit)
-		if err != nil {
-			return nil, err
-		}
-		all := slices.SortedFunc(slices.Values(append(marked, ended...)), func(a, b *store.Lease) int {
-			if a.ID > b.ID {
-				return -1
-			}
-			return 1
-		})
-		return all[:min(limit, len(all))], nil
+		f.Status, f.OverdueAt = "", &now
 	}
 	return r.Leases(f, before, limit)
 }

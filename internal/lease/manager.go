@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/scaivault/scaivault/internal/access"
+	"github.com/scaivault/scaivault/internal/clock"
 	"github.com/scaivault/scaivault/internal/metrics"
 	"github.com/scaivault/scaivault/internal/quarantine"
 	"github.com/scaivault/scaivault/internal/source"
@@ -52,6 +53,7 @@ const Identity = "system:lease"
 // Config of a Manager.
 type Config struct {
 	Store   store.Store
+	Clock   *clock.Guard // of Store, which is it or goes by it
 	Door    *access.Door
 	Sources *source.Service
 	Metrics *metrics.Metrics
@@ -66,7 +68,7 @@ type Manager struct {
 	metrics *metrics.Metrics
 	log     *slog.Logger
 
-	clock    clock
+	clock    *clock.Guard
 	claimNo  atomic.Int64
 	wake     chan struct{}
 	sleeping atomic.Int64 // until when the scheduler sleeps, in Unix microseconds; awake while it looks
@@ -83,7 +85,7 @@ type Manager struct {
 
 // New makes a manager; Start sets it to work.
 func New(c Config) *Manager {
-	m := &Manager{store: c.Store, door: c.Door, sources: c.Sources, metrics: c.Metrics, log: c.Logger,
+	m := &Manager{store: c.Store, clock: c.Clock, door: c.Door, sources: c.Sources, metrics: c.Metrics, log: c.Logger,
 		wake: make(chan struct{}, 1), workers: map[string]*worker{}, waiting: map[string][]chan struct{}{},
 		renews: map[string]bool{}}
 	m.sleeping.Store(awake)
@@ -94,8 +96,8 @@ func New(c Config) *Manager {
 // Start takes up what is due, whoever left it: expiries, retries, issuances that a crash cut off,
 // fences not marked to their end. It does not read the leases that are not due. Call it once.
 func (m *Manager) Start() {
-	m.readClock()
 	m.wg.Go(m.schedule)
+	m.wg.Go(m.reconciles)
 }
 
 // Stop ends the work and waits for what is being done; rows keep their due moment. Safe twice.
@@ -116,7 +118,7 @@ func (m *Manager) Kick() {
 
 // due tells the scheduler of a moment that may be earlier than the one it sleeps until.
 func (m *Manager) due(t time.Time) {
-	if m.clock.node(t).UnixMicro() < m.sleeping.Load() {
+	if m.clock.Local(t).UnixMicro() < m.sleeping.Load() {
 		m.Kick()
 	}
 }
@@ -142,7 +144,7 @@ func (m *Manager) schedule() {
 func (m *Manager) look() time.Time {
 	next := time.Now().Add(time.Minute)
 	m.sleeping.Store(awake)
-	if err := quarantine.Check(m.store.Config()); err != nil {
+	if quarantine.Active(m.store.Config()) {
 		return next // whoever ends the quarantine kicks
 	}
 	if err := m.markFences(m.ctx); err != nil && m.ctx.Err() == nil {
@@ -152,13 +154,15 @@ func (m *Manager) look() time.Time {
 	if err := m.sources.DrainedAll(m.ctx); err != nil && m.ctx.Err() == nil {
 		m.log.Error("engines that wait for their last lease could not be looked at, trying again", "error", err)
 	}
+	if m.clock.Doubtful() {
+		m.hearSources()
+		next = time.Now().Add(time.Second)
+	}
 	var due map[string]time.Time
 	var now time.Time
-	begun := time.Now()
 	err := m.store.Read(m.ctx, func(r store.Reader) (err error) {
 		now = r.Now()
-		m.clock.set(now, begun)
-		due, err = r.NextDue()
+		due, err = r.NextDue(now)
 		return err
 	})
 	if err != nil {
@@ -167,10 +171,12 @@ func (m *Manager) look() time.Time {
 		}
 		return time.Now().Add(time.Second)
 	}
+	read := time.Now()
 	for engineID, t := range due {
-		if !t.After(now) {
+		// The wait is by the clock that says what is due, so that its end is never before that moment.
+		if wait := t.Sub(now); wait <= 0 {
 			m.work(engineID)
-		} else if t = m.clock.node(t); t.Before(next) {
+		} else if t = read.Add(wait); t.Before(next) {
 			next = t
 		}
 	}

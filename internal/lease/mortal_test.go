@@ -60,12 +60,12 @@ func (m *mortal) WriteRelaxed(ctx context.Context, fn func(store.Tx) error) erro
 func (m *mortal) alive(fn func(store.Tx) error) func(store.Tx) error {
 	return func(tx store.Tx) error {
 		m.mu.Lock()
-		dead := m.dead
+		dead, ahead := m.dead, m.ahead
 		m.mu.Unlock()
 		if dead {
 			return lostStore()
 		}
-		return fn(aheadTx{tx, m.ahead})
+		return fn(aheadTx{tx, ahead})
 	}
 }
 
@@ -73,5 +73,8 @@ func (m *mortal) Read(ctx context.Context, fn func(store.Reader) error) error {
 	if err := m.hook(nil, "read"); err != nil {
 		return err
 	}
-	return m.Store.Read(ctx, func(r store.Reader) error { return fn(aheadReader{r, m.ahead}) })
+	m.mu.Lock()
+	ahead := m.ahead
+	m.mu.Unlock()
+	return m.Store.Read(ctx, func(r store.Reader) error { return fn(aheadReader{r, ahead}) })
 }

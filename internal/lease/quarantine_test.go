@@ -7,6 +7,7 @@ import (
 
 	"github.com/scaivault/scaivault/api"
 	"github.com/scaivault/scaivault/internal/fault"
+	"github.com/scaivault/scaivault/internal/lease"
 	"github.com/scaivault/scaivault/internal/lease/leasetest"
 	"github.com/scaivault/scaivault/internal/quarantine"
 	"github.com/scaivault/scaivault/internal/store"
@@ -45,7 +46,7 @@ func TestQuarantineTouchesNothing(t *testing.T) {
 		refused("abandon", err)
 		_, err = w.leases.TestRole(ctx, admin, "one", "app", 0)
 		refused("test a role", err)
-		_, err = w.leases.Reconcile(ctx, admin, "one", false)
+		_, err = w.leases.Reconcile(ctx, admin, "one", lease.RemoveOld)
 		refused("reconcile with removal", err)
 		_, err = w.sources.DeleteRole(ctx, admin, "one", "app", true, 0)
 		refused("delete a role", err)
@@ -56,7 +57,7 @@ func TestQuarantineTouchesNothing(t *testing.T) {
 		_, err = w.sources.RotateRoot(ctx, admin, "one")
 		refused("rotate the root", err)
 
-		_, err = w.leases.Reconcile(ctx, admin, "one", true)
+		_, err = w.leases.Reconcile(ctx, admin, "one", lease.RemoveNone)
 		w.must(err)
 		_, err = w.leases.Get(ctx, app, long.LeaseID)
 		w.must(err)
@@ -84,7 +85,7 @@ func TestReconcileAfterRestore(t *testing.T) {
 		w.putQuarantine(quarantine.State{Restored: &restored})
 		reconcile := func() *api.ReconcileResult {
 			t.Helper()
-			r, err := w.leases.Reconcile(ctx, admin, "one", false)
+			r, err := w.leases.Reconcile(ctx, admin, "one", lease.RemoveOld)
 			w.must(err)
 			return r
 		}
@@ -96,6 +97,42 @@ func TestReconcileAfterRestore(t *testing.T) {
 		time.Sleep(time.Hour)
 		if r := reconcile(); len(r.Removed) != 1 {
 			t.Errorf("after a day: %+v", r)
+		}
+	})
+}
+
+// Within the day they are removed where somebody says so: what two runs since the restore have seen,
+// whatever the copy remembers of runs before, and never in quarantine.
+func TestReconcileRestored(t *testing.T) {
+	inWorld(t, func(w *world) {
+		ctx, admin := context.Background(), w.caller("admin")
+		w.one.Put(leasetest.Account{Name: "v_lost_1", Mark: w.base.Installation(), Usable: true})
+		reconcile := func(removal lease.Removal) *api.ReconcileResult {
+			t.Helper()
+			r, err := w.leases.Reconcile(ctx, admin, "one", removal)
+			w.must(err)
+			return r
+		}
+		reconcile(lease.RemoveNone) // before the restore
+		time.Sleep(time.Hour)
+		restored := time.Now()
+		w.putQuarantine(quarantine.State{Active: true, Restored: &restored})
+		if _, err := w.leases.Reconcile(ctx, admin, "one", lease.RemoveRestored); fault.CodeOf(err) != fault.ServiceUnavailable {
+			t.Errorf("removal in quarantine: %v", err)
+		}
+		if r := reconcile(lease.RemoveNone); len(r.Orphans) != 1 {
+			t.Errorf("listed in quarantine: %+v", r)
+		}
+		w.putQuarantine(quarantine.State{Restored: &restored})
+		if r := reconcile(lease.RemoveRestored); len(r.Pending) != 1 || len(r.Removed) != 0 {
+			t.Errorf("at the first run since the restore: %+v", r)
+		}
+		time.Sleep(10 * time.Minute)
+		if r := reconcile(lease.RemoveOld); len(r.Removed) != 0 {
+			t.Errorf("removed without having been told: %+v", r)
+		}
+		if r := reconcile(lease.RemoveRestored); len(r.Removed) != 1 {
+			t.Errorf("ten minutes after it was seen: %+v", r)
 		}
 	})
 }

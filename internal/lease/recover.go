@@ -97,7 +97,7 @@ func (m *Manager) excludeLate(ctx context.Context, h *source.Handle, e *source.E
 	if !ok {
 		return rows, nil
 	}
-	now := m.clock.now()
+	now := m.clock.Now()
 	byNode := map[string][]engine.Recipe{}
 	for _, l := range rows {
 		if !l.Deadline.IsZero() && now.After(l.Deadline) {
@@ -126,7 +126,7 @@ func (m *Manager) resetEnds(ctx context.Context, h *source.Handle, e *source.Eng
 	for k, l := range rows {
 		if l.PendingExpiresAt != nil && ok {
 			bounded, cancel := context.WithTimeout(ctx, e.Config.OperationTimeout)
-			err := renewer.Renew(bounded, l.Recipe, m.clock.node(l.ExpiresAt))
+			err := renewer.Renew(bounded, l.Recipe, m.clock.Local(l.ExpiresAt))
 			cancel()
 			if sourceWide(err) {
 				m.postpone(rows[k:], err, true)

@@ -1,6 +1,7 @@
 package lease
 
 import (
+	"cmp"
 	"context"
 	"time"
 
@@ -36,7 +37,7 @@ func (m *Manager) Renew(ctx context.Context, c *access.Caller, id string, req ap
 	if err != nil {
 		return nil, err
 	}
-	if err := living(l, m.clock.now()); err != nil {
+	if err := cmp.Or(living(l, m.clock.Now()), m.clock.Settled()); err != nil {
 		return nil, pass.Record(ctx, err)
 	}
 	if !m.beginRenewal(id) {
@@ -106,17 +107,17 @@ func (m *Manager) pend(ctx context.Context, pass *access.Pass, e *source.Engine,
 func (m *Manager) moveEnd(ctx context.Context, h *source.Handle, e *source.Engine, l *store.Lease) (*api.Lease, error) {
 	until := *l.PendingExpiresAt
 	if r, ok := h.Engine.(engine.Renewer); ok {
-		bounded, cancel := context.WithDeadline(ctx, m.clock.node(*l.PendingDeadline))
-		err := r.Renew(bounded, l.Recipe, m.clock.node(until))
+		bounded, cancel := context.WithDeadline(ctx, m.clock.Local(*l.PendingDeadline))
+		err := r.Renew(bounded, l.Recipe, m.clock.Local(until))
 		if next := m.sources.Fresh(bounded, e, h, err); next != nil { // the root was changed meanwhile
-			err = next.Engine.(engine.Renewer).Renew(bounded, l.Recipe, m.clock.node(until)) //nolint:forcetypeassert // it is of the same type
+			err = next.Engine.(engine.Renewer).Renew(bounded, l.Recipe, m.clock.Local(until)) //nolint:forcetypeassert // it is of the same type
 			next.Release()
 		}
 		cancel()
 		if err != nil && until.After(l.ExpiresAt) {
 			return nil, source.Fault(e.Name, err)
 		} else if err != nil {
-			return view(l, m.clock.now()), nil //nolint:nilerr // a shorter end holds all the same: the pending one leads to another try at the source
+			return view(l, m.clock.Now()), nil //nolint:nilerr // a shorter end holds all the same: the pending one leads to another try at the source
 		}
 	}
 	failpoint.Hit(failpoint.N2)

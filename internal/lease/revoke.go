@@ -80,7 +80,7 @@ func (m *Manager) await(ctx context.Context, tenant, id string, done <-chan stru
 			return nil, nil
 		}
 		if last || l.Revocation != nil && l.Revocation.EffectiveAt != nil {
-			return view(l, m.clock.now()), nil
+			return view(l, m.clock.Now()), nil
 		}
 	}
 }
@@ -204,9 +204,19 @@ func (m *Manager) Fence(tx store.Tx, f *store.Fence) error {
 	if err := tx.AddFence(f); err != nil {
 		return err
 	}
-	n, _, err := tx.FencePending(f, 0)
-	f.Matched = n
+	var err error
+	f.Matched, err = covered(tx, f)
 	return err
+}
+
+// covered counts the living leases of a new fence's scope. Those of an engine or a role are counted
+// already: nobody who issues waits here for a count of many.
+func covered(tx store.Tx, f *store.Fence) (n int64, err error) {
+	if f.EngineID != "" && f.Identity == "" && f.TokenID == "" && !f.TiedOnly && f.IssuedBefore == nil {
+		return source.Living(tx, f.EngineID, f.Role)
+	}
+	n, _, err = tx.FencePending(f, 0)
+	return n, err
 }
 
 // Await marks what a committed fence covers and waits until all of it is dead, at most wait.
@@ -272,6 +282,9 @@ func (m *Manager) markFence(ctx context.Context, f *store.Fence) error {
 		err := m.store.Write(ctx, func(tx store.Tx) error {
 			ids, err := tx.FenceTargets(f, after, chunk)
 			if err != nil {
+				return err
+			}
+			if err := tx.LockLeases(ids); err != nil {
 				return err
 			}
 			now := tx.Now()

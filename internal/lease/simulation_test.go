@@ -120,10 +120,11 @@ type sim struct {
 // given is a credential that a caller got.
 type given struct {
 	*api.Credential
-	owner   string
-	expires time.Time // the end last answered
-	asked   bool      // its owner asked for its end
-	dead    bool      // its end was answered
+	owner string
+	ends  time.Time // the end last answered, in the time that truly passes
+	moved bool      // a renewal was not answered: nobody knows the end
+	asked bool      // its owner asked for its end
+	dead  bool      // its end was answered
 }
 
 func newSim(w *world, seed uint64) *sim {
@@ -152,6 +153,9 @@ func (s *sim) within(d time.Duration) time.Duration {
 
 // fault is what happens to a call at a source.
 func (s *sim) fault(host string, c leasetest.Call) leasetest.Fault {
+	if c.Op == "revoke" {
+		s.checkNotEarly(c.Name)
+	}
 	if s.quiet.Load() {
 		return leasetest.Fault{}
 	}
@@ -199,6 +203,8 @@ func (s *sim) run() {
 
 	s.quiet.Store(true)
 	s.calm()
+	s.w.process = s.present.Load()
+	s.w.jump(0)
 	time.Sleep(simQuiet)
 	s.check("after the quiet phase")
 	time.Sleep(70 * time.Minute)
@@ -243,7 +249,11 @@ func (s *sim) harm() {
 		if s.n(2) == 0 {
 			host, src = "two", s.w.two
 		}
-		switch s.n(6) {
+		switch s.n(7) {
+		case 6: // the store's clock jumps by years; those of the sources do not
+			met.add("clock jump")
+			s.w.process = s.present.Load()
+			s.w.jump(time.Duration(s.n(5)-2) * 3 * 365 * 24 * time.Hour)
 		case 0, 1:
 			s.mu.Lock()
 			s.down[host] = time.Now().Add(time.Duration(s.rng.IntN(60)) * time.Second)
@@ -365,7 +375,7 @@ func (s *sim) issue(p *process, c *access.Caller, engineName string) {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.given = append(s.given, &given{Credential: made, owner: c.Identity, expires: made.ExpiresAt})
+	s.given = append(s.given, &given{Credential: made, owner: c.Identity, ends: p.clock.Local(made.ExpiresAt)})
 }
 
 func (s *sim) renew(p *process, c *access.Caller) {
@@ -380,6 +390,9 @@ func (s *sim) renew(p *process, c *access.Caller) {
 	}
 	l, err := p.leases.Renew(context.Background(), c, g.LeaseID, req)
 	if err != nil {
+		s.mu.Lock()
+		g.moved = true
+		s.mu.Unlock()
 		return
 	}
 	if l.ExpiresAt.After(l.MaxExpiresAt) {
@@ -387,7 +400,7 @@ func (s *sim) renew(p *process, c *access.Caller) {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	g.expires = l.ExpiresAt
+	g.ends = p.clock.Local(l.ExpiresAt)
 }
 
 func (s *sim) revoke(p *process, c *access.Caller, wait time.Duration) {

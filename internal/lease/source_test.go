@@ -9,6 +9,7 @@ import (
 
 	"github.com/scaivault/scaivault/api"
 	"github.com/scaivault/scaivault/internal/fault"
+	"github.com/scaivault/scaivault/internal/lease"
 	"github.com/scaivault/scaivault/internal/lease/leasetest"
 	"github.com/scaivault/scaivault/internal/store"
 )
@@ -30,9 +31,9 @@ func TestReconcile(t *testing.T) {
 		w.one.Put(leasetest.Account{Name: "theirs", Usable: true})
 		w.one.Change(gone.Data["username"], func(a *leasetest.Account) { a.Mark = "" })
 
-		run := func(dry bool) *api.ReconcileResult {
+		run := func(removal lease.Removal) *api.ReconcileResult {
 			t.Helper()
-			result, err := w.leases.Reconcile(ctx, admin, "one", dry)
+			result, err := w.leases.Reconcile(ctx, admin, "one", removal)
 			w.must(err)
 			return result
 		}
@@ -42,20 +43,20 @@ func TestReconcile(t *testing.T) {
 				t.Errorf("%s: %v, want %v", what, got, names)
 			}
 		}
-		r := run(false)
+		r := run(lease.RemoveOld)
 		want("orphans", r.Orphans, "v_lost_1")
 		want("pending", r.Pending, "v_lost_1")
 		want("removed", r.Removed)
 		want("missing so soon", r.Missing)
 		time.Sleep(9 * time.Minute)
-		r = run(false)
+		r = run(lease.RemoveOld)
 		want("removed after nine minutes", r.Removed)
 		want("missing", r.Missing, gone.Data["username"])
 		time.Sleep(time.Minute)
 		w.one.Put(leasetest.Account{Name: "v_lost_2", Mark: mark, Usable: true})
-		r = run(true)
+		r = run(lease.RemoveNone)
 		want("removed by a dry run", r.Removed)
-		r = run(false)
+		r = run(lease.RemoveOld)
 		want("removed", r.Removed, "v_lost_1")
 		want("pending", r.Pending, "v_lost_2")
 		for _, name := range []string{ours.Data["username"], beside.Data["username"], "theirs", "v_lost_2"} {
@@ -66,7 +67,7 @@ func TestReconcile(t *testing.T) {
 		if w.one.Account("v_lost_1") != nil {
 			t.Error("the orphan lives")
 		}
-		_, err = w.leases.Reconcile(ctx, app, "one", true)
+		_, err = w.leases.Reconcile(ctx, app, "one", lease.RemoveNone)
 		w.wantCode(err, fault.AccessDenied)
 	})
 }
@@ -80,7 +81,7 @@ func TestReconcileClosedLease(t *testing.T) {
 		_, err := w.leases.Revoke(ctx, app, made.LeaseID, time.Minute)
 		w.must(err)
 		w.one.Put(leasetest.Account{Name: made.Data["username"], OID: oid, Mark: w.base.Installation(), Usable: true})
-		_, err = w.leases.Reconcile(ctx, admin, "one", false)
+		_, err = w.leases.Reconcile(ctx, admin, "one", lease.RemoveOld)
 		w.must(err)
 		time.Sleep(time.Second)
 		w.wantAccounts(0)

@@ -105,7 +105,7 @@ func (m *Manager) claim(engineID string, limit int) (rows []*store.Lease, err er
 	no := m.claimNo.Add(1)
 	err = m.store.Write(m.ctx, func(tx store.Tx) error {
 		rows = nil
-		if quarantine.Check(m.store.Config()) != nil {
+		if quarantine.Active(m.store.Config()) {
 			return nil // all of it stays due
 		}
 		now := tx.Now()
@@ -209,7 +209,7 @@ func (m *Manager) atEngine(e *source.Engine, rows []*store.Lease) error {
 
 // kill revokes rows at the source, in batches, and closes each as soon as it is dead.
 func (m *Manager) kill(ctx context.Context, h *source.Handle, e *source.Engine, rows []*store.Lease) error {
-	begun := m.clock.now()
+	begun := m.clock.Now()
 	rows, err := m.excludeLate(ctx, h, e, rows)
 	if err != nil {
 		return err
@@ -299,6 +299,9 @@ func (m *Manager) close(rows []*store.Lease, outcomes []engine.Outcome, begun ti
 	err := m.store.Write(m.writing(), func(tx store.Tx) error {
 		ended = ended[:0]
 		now := tx.Now()
+		if err := tx.LockLeases(idsOf(rows)); err != nil {
+			return err
+		}
 		for k, row := range rows {
 			l, err := m.updateClaimed(tx, row, func(l *store.Lease) {
 				killed(l, outcomes[k], begun, now)
@@ -351,7 +354,9 @@ func killed(l *store.Lease, o engine.Outcome, begun, now time.Time) {
 		l.DueAt = o.EffectiveAt
 		return
 	case !l.Deadline.IsZero() && begun.Before(l.Deadline.Add(grace)):
-		due := later(now, l.Deadline.Add(grace)) // the source may still make it: looked at again after the deadline
+		// The source may still make it: looked at again after the deadline. Begun and now are told by
+		// two clocks, which agree soon, not at once: never is that look due already.
+		due := later(now.Add(time.Second), l.Deadline.Add(grace))
 		l.DueAt, l.Revocation.NextAttemptAt = &due, &due
 		return
 	}
@@ -431,6 +436,14 @@ func (m *Manager) outlived(rows []*store.Lease) {
 	if err != nil && m.ctx.Err() == nil {
 		m.log.Error("claimed leases could not be released, their claims run out", "error", err)
 	}
+}
+
+func idsOf(rows []*store.Lease) []string {
+	ids := make([]string, len(rows))
+	for k, l := range rows {
+		ids[k] = l.ID
+	}
+	return ids
 }
 
 // updateClaimed changes a row if it is still claimed by us, and ends the claim; nil if it is not:

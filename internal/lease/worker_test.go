@@ -8,6 +8,7 @@ import (
 
 	"github.com/scaivault/scaivault/api"
 	"github.com/scaivault/scaivault/internal/fault"
+	"github.com/scaivault/scaivault/internal/lease"
 	"github.com/scaivault/scaivault/internal/lease/leasetest"
 )
 
@@ -88,7 +89,7 @@ func TestBareEngine(t *testing.T) {
 		}
 		w.wantDead(a.LeaseID, api.ReasonPrefix)
 		w.wantDead(b.LeaseID, api.ReasonPrefix)
-		_, err = w.leases.Reconcile(context.Background(), w.caller("admin"), "one", true)
+		_, err = w.leases.Reconcile(context.Background(), w.caller("admin"), "one", lease.RemoveNone)
 		w.wantCode(err, fault.InvalidConfig)
 	})
 }

@@ -18,6 +18,7 @@ import (
 	"github.com/scaivault/scaivault/engine"
 	"github.com/scaivault/scaivault/internal/access"
 	"github.com/scaivault/scaivault/internal/audit"
+	"github.com/scaivault/scaivault/internal/clock"
 	"github.com/scaivault/scaivault/internal/fault"
 	"github.com/scaivault/scaivault/internal/ident"
 	"github.com/scaivault/scaivault/internal/lease"
@@ -50,10 +51,14 @@ type world struct {
 type process struct {
 	base    *sqlite.Store
 	store   *mortal
+	clock   *clock.Guard
 	kind    *leasetest.Type
 	door    *access.Door
 	sources *source.Service
 	leases  *lease.Manager
+
+	stop    context.CancelFunc // of the clock
+	running sync.WaitGroup
 }
 
 // secrets has the one root secret; its version is the stored one.
@@ -122,6 +127,9 @@ func fill(dir string) error {
 	}
 	w := &world{one: leasetest.NewSource("server-one"), two: leasetest.NewSource("server-two")}
 	w.process = w.newProcess(s)
+	if err := w.clock.Open(context.Background()); err != nil {
+		return err
+	}
 	admin := access.System(tenant, "system:setup")
 	err = s.Write(context.Background(), func(tx store.Tx) error {
 		put(tx, store.KindBinding, "bind-setup", "system:setup pol-admin", map[string]any{"policy": "pol-admin", "identity": "system:setup"})
@@ -203,16 +211,23 @@ func (w *world) start() {
 		w.t.Fatal(err)
 	}
 	w.process = w.newProcess(s)
+	w.must(w.clock.Open(context.Background()))
+	ctx, cancel := context.WithCancel(context.Background())
+	w.stop = cancel
+	w.running.Go(func() { w.clock.Run(ctx) })
 	w.leases.Start()
 }
 
 func (w *world) newProcess(s *sqlite.Store) *process {
 	p := &process{base: s, store: &mortal{Store: s, ahead: w.ahead}, kind: &leasetest.Type{Hosts: map[string]*leasetest.Source{"one": w.one, "two": w.two}}}
-	p.door = access.New(access.Config{Store: p.store, Limits: access.Limits{Off: true}})
-	p.sources = source.New(source.Config{Store: p.store, Door: p.door, Secrets: secrets{p.store}, Types: []engine.Type{p.kind},
+	log := slog.New(slog.DiscardHandler)
+	p.clock = clock.New(clock.Config{Store: p.store, Logger: log})
+	p.door = access.New(access.Config{Store: p.clock, Limits: access.Limits{Off: true}})
+	p.sources = source.New(source.Config{Store: p.clock, Door: p.door, Secrets: secrets{p.clock}, Types: []engine.Type{p.kind},
 		EndBindings: func(store.Tx, string, string) error { return nil },
-		Namer:       statement.NewNamer(s.Installation(), []byte("key"), nil), Logger: slog.New(slog.DiscardHandler)})
-	p.leases = lease.New(lease.Config{Store: p.store, Door: p.door, Sources: p.sources, Logger: slog.New(slog.DiscardHandler)})
+		Namer:       statement.NewNamer(s.Installation(), []byte("key"), nil), Logger: log})
+	p.leases = lease.New(lease.Config{Store: p.clock, Clock: p.clock, Door: p.door, Sources: p.sources, Logger: log})
+	p.clock.Join(p.door, p.leases.Kick)
 	p.sources.SetRevoker(p.leases)
 	return p
 }
@@ -235,6 +250,8 @@ func (w *world) restart() {
 func (w *world) end() {
 	w.t.Helper()
 	w.leases.Stop()
+	w.stop()
+	w.running.Wait()
 	w.sources.Close()
 	if err := w.base.Close(); err != nil {
 		w.t.Error(err)

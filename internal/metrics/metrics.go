@@ -24,6 +24,7 @@ type Metrics struct {
 	issueSteps   *prometheus.HistogramVec
 	revocations  *prometheus.CounterVec
 	lag          prometheus.Histogram
+	rotations    *prometheus.CounterVec
 	storeLatency *prometheus.HistogramVec
 }
 
@@ -43,10 +44,11 @@ func New() *Metrics {
 			Name:    "scaivault_revocation_lag_seconds",
 			Help:    "Time from when a credential should have been dead until it was.",
 			Buckets: prometheus.ExponentialBuckets(0.01, 2.5, 16)}),
+		rotations: counter("scaivault_rotations_total", "Secrets whose turn to be rotated came.", "outcome"),
 		storeLatency: histogram("scaivault_db_latency_seconds", "Time of a store operation.",
 			prometheus.ExponentialBuckets(0.0001, 2.5, 14), "operation"),
 	}
-	m.registry.MustRegister(m.requests, m.durations, m.generated, m.issueSteps, m.revocations, m.lag, m.storeLatency,
+	m.registry.MustRegister(m.requests, m.durations, m.generated, m.issueSteps, m.revocations, m.lag, m.rotations, m.storeLatency,
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return m
 }
@@ -103,6 +105,34 @@ func (m *Metrics) RevocationLag(late time.Duration) {
 		return
 	}
 	m.lag.Observe(late.Seconds())
+}
+
+// Quarantine makes the gauge of the store's state, read at each scrape. Call it once.
+func (m *Metrics) Quarantine(active func() bool) {
+	m.registry.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+		Name: "scaivault_quarantine", Help: "1 while the store is in quarantine: nothing is issued, renewed or revoked.",
+	}, func() float64 {
+		if active() {
+			return 1
+		}
+		return 0
+	}))
+}
+
+// Rotation counts a rotation on schedule: outcome is "rotated", "failed", or "warned" where a person
+// is to write the value.
+func (m *Metrics) Rotation(outcome string) {
+	if m == nil {
+		return
+	}
+	m.rotations.WithLabelValues(outcome).Inc()
+}
+
+// RotationQueue makes the number of secrets whose rotation is due and not done read from the function
+// at each scrape. Call it once.
+func (m *Metrics) RotationQueue(depth func() float64) {
+	m.registry.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "scaivault_rotation_queue_depth",
+		Help: "Secrets whose value was to be replaced by now."}, depth))
 }
 
 // Store tells how long a store operation took: "write", "read", "ping".

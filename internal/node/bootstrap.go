@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"net"
 	"net/http"
@@ -47,23 +48,31 @@ func Bootstrap(ctx context.Context, c *config.Config, o Options) (path string, e
 	return path, errors.Join(err, st.Close())
 }
 
-// askServer asks the running server over its control socket; running is false when there is none.
-func askServer(ctx context.Context, dir string) (running bool, err error) {
+// askControl asks the running server over its control socket; no answer when there is none.
+func askControl(ctx context.Context, dir, target string, body io.Reader) (*http.Response, error) {
 	var d net.Dialer
-	client := &http.Client{Transport: &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true, DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 		return d.DialContext(ctx, "unix", filepath.Join(dir, controlFile))
 	}}}
-	defer client.CloseIdleConnections()
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://control"+bootstrapTarget, nil)
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://control"+target, body)
 	if err != nil {
-		return false, err
+		return nil, err
 	}
 	resp, err := client.Do(req)
 	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ECONNREFUSED) {
-		return false, nil
+		return nil, nil //nolint:nilnil // no answer is one
 	}
 	if err != nil {
-		return true, fmt.Errorf("ask the running server for a bootstrap token: %w", err)
+		return nil, fmt.Errorf("ask the running server: %w", err)
+	}
+	return resp, nil
+}
+
+// askServer asks the running server for a bootstrap token; running is false when there is none.
+func askServer(ctx context.Context, dir string) (running bool, err error) {
+	resp, err := askControl(ctx, dir, bootstrapTarget, nil)
+	if err != nil || resp == nil {
+		return err != nil, err
 	}
 	defer resp.Body.Close()
 	if resp.StatusCode != http.StatusNoContent {

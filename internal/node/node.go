@@ -70,7 +70,7 @@ func Start(ctx context.Context, c *config.Config, o Options) (_ *Node, err error
 	if err := n.firstToken(ctx, parts, o.Dev); err != nil {
 		return nil, err
 	}
-	if err := n.serveControl(ctx, parts); err != nil {
+	if err := n.serveControl(ctx, parts, o.Version); err != nil {
 		return nil, err
 	}
 	if err := n.serve(parts, metricsListener); err != nil {

@@ -44,7 +44,7 @@ func (r *retention) run(ctx context.Context) {
 
 // trim works in small transactions until nothing is left to trim.
 func (r *retention) trim(ctx context.Context) error {
-	if quarantine.Check(r.store.Config()) != nil {
+	if quarantine.Active(r.store.Config()) {
 		return nil // what is past its keeping stays, until this is the only copy
 	}
 	for {

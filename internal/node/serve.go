@@ -50,10 +50,13 @@ func (n *Node) listenMetrics(ctx context.Context) (net.Listener, error) {
 	return l, nil
 }
 
-// serveSide serves what is not for callers.
+// serveSide serves what is not for callers. A shutdown cuts it off.
 func (n *Node) serveSide(what string, l net.Listener, h http.Handler) {
-	s := &http.Server{Handler: h, ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 10 * time.Second,
+	ctx, stop := context.WithCancel(context.Background())
+	s := &http.Server{BaseContext: func(net.Listener) context.Context { return ctx },
+		Handler: h, ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 10 * time.Second,
 		WriteTimeout: 30 * time.Second, IdleTimeout: time.Minute, MaxHeaderBytes: 16 << 10}
+	s.RegisterOnShutdown(stop)
 	n.onClose(s.Shutdown)
 	go func() {
 		if err := s.Serve(l); !errors.Is(err, http.ErrServerClosed) {
@@ -68,7 +71,7 @@ const controlFile = "control.sock"
 
 const bootstrapTarget = "/bootstrap"
 
-func (n *Node) serveControl(ctx context.Context, p *parts) error {
+func (n *Node) serveControl(ctx context.Context, p *parts, release string) error {
 	path := filepath.Join(n.config.DataDir, controlFile)
 	// The data folder is locked by this process: a socket that is there is a dead one.
 	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
@@ -77,7 +80,7 @@ func (n *Node) serveControl(ctx context.Context, p *parts) error {
 	l, err := listen(ctx, "unix", path)
 	if err != nil {
 		// A path that is too long for a socket takes a command away, not the server.
-		n.log.Warn("no control socket: scaivault bootstrap works only while the server is stopped", "error", err)
+		n.log.Warn("no control socket: scaivault bootstrap and backup work only while the server is stopped", "error", err)
 		return nil
 	}
 	if err := os.Chmod(path, 0o600); err != nil {
@@ -92,6 +95,7 @@ func (n *Node) serveControl(ctx context.Context, p *parts) error {
 		}
 		w.WriteHeader(http.StatusNoContent)
 	})
+	mux.HandleFunc("POST "+backupTarget, n.serveBackup(p, release))
 	n.serveSide("control", l, mux)
 	return nil
 }

@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/scaivault/scaivault/internal/node"
@@ -114,5 +115,52 @@ func TestSharedStoreNeedsItsKey(t *testing.T) {
 	}
 	if _, err := os.Stat(filepath.Join(dir, "none.key")); err == nil {
 		t.Error("a key was made beside data of another")
+	}
+}
+
+// TestFirstNodesStartTogether: nodes that start at once on an empty database make one store. Of
+// those that were given no common key one makes it, and the others say what they lack.
+func TestFirstNodesStartTogether(t *testing.T) {
+	t.Parallel()
+	server := pgtest.Shared(t, 15)
+	together := func(keyOf func(dir string) string) (started []*node.Node, refused []error, keys int) {
+		database := server.SuperURL(server.CreateDB(t))
+		var mu sync.Mutex
+		var all sync.WaitGroup
+		for range 3 {
+			dir := t.TempDir()
+			c := load(t, dir, map[string]string{"DATABASE_URL": database, "SEAL_KEY_FILE": keyOf(dir)})
+			all.Go(func() {
+				n, err := node.Start(t.Context(), c, node.Options{Logger: slog.New(slog.DiscardHandler)})
+				mu.Lock()
+				defer mu.Unlock()
+				if _, missing := os.Stat(c.SealKeyFile); missing == nil {
+					keys++
+				}
+				if err != nil {
+					refused = append(refused, err)
+				} else {
+					started = append(started, n)
+				}
+			})
+		}
+		all.Wait()
+		for _, n := range started {
+			stop(t, n)
+		}
+		return started, refused, keys
+	}
+	key := filepath.Join(t.TempDir(), "seal.key")
+	if started, refused, _ := together(func(string) string { return key }); len(started) != 3 {
+		t.Errorf("with one key %d nodes started: %v", len(started), refused)
+	}
+	started, refused, keys := together(func(dir string) string { return filepath.Join(dir, "own.key") })
+	if len(started) != 1 || keys != 1 {
+		t.Errorf("with a key each %d nodes started, and %d keys are left", len(started), keys)
+	}
+	for _, err := range refused {
+		if !strings.Contains(err.Error(), "SEAL_KEY_FILE") {
+			t.Errorf("the refusal does not say what to do: %v", err)
+		}
 	}
 }

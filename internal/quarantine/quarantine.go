@@ -58,17 +58,24 @@ func Check(cfg *store.Config) error {
 		With("quarantine", s.Reason)
 }
 
+// Active is Check for what the server does by itself, which has nobody to refuse.
+func Active(cfg *store.Config) bool { return Check(cfg) != nil }
+
 // settling is how long after a restore accounts that no lease bears are only listed: what the store
 // forgot may be in somebody's hands.
 const settling = 24 * time.Hour
 
-// MayRemove tells whether accounts that no lease bears may be removed at their source.
-func MayRemove(cfg *store.Config, now time.Time) (bool, error) {
-	s, err := Of(cfg)
-	if err != nil || s == nil {
-		return err == nil, err
-	}
-	return !s.Active && (s.Restored == nil || now.Sub(*s.Restored) >= settling), nil
+// MayRemove tells whether accounts that no lease bears may be removed at their source without
+// somebody having said so for a restored store. A nil state is that of a store that never was in
+// quarantine.
+func (s *State) MayRemove(now time.Time) bool {
+	return s == nil || !s.Active && (s.Restored == nil || now.Sub(*s.Restored) >= settling)
+}
+
+// Predates tells whether a moment lies before the last restore: what was seen then is what the copy
+// remembers.
+func (s *State) Predates(seen time.Time) bool {
+	return s != nil && s.Restored != nil && seen.Before(*s.Restored)
 }
 
 // Put writes the state, in the caller's transaction, over whatever was there.

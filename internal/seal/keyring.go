@@ -92,6 +92,17 @@ func Open(ctx context.Context, st store.Store, s Seal) (*Keyring, error) {
 	return k, nil
 }
 
+// OpenSealed opens a keyring that is part of a backup: it decrypts and derives, and cannot rotate.
+func OpenSealed(ctx context.Context, s Seal, stored []byte) (*Keyring, error) {
+	c, err := unwrap(ctx, s, stored)
+	if err != nil {
+		return nil, err
+	}
+	k := &Keyring{seal: s, random: rand.Reader}
+	k.current.Store(c)
+	return k, nil
+}
+
 func (k *Keyring) draw() (*contents, error) {
 	base, err := k.newKey()
 	if err != nil {
@@ -130,7 +141,7 @@ func unwrap(ctx context.Context, s Seal, stored []byte) (*contents, error) {
 		return nil, errors.New("open keyring: what the store holds is damaged, or of a newer release")
 	}
 	if w.KeyID != s.ID() {
-		return nil, fmt.Errorf("open keyring: the data were sealed by key %s, and this key is %s; give the server the key file that was made with these data", w.KeyID, s.ID())
+		return nil, fmt.Errorf("open keyring: the data were sealed by key %s, and this key is %s: %w", w.KeyID, s.ID(), ErrOtherKey)
 	}
 	plaintext, err := s.Unwrap(ctx, w.Sealed)
 	if err != nil {
@@ -158,6 +169,10 @@ func (k *Keyring) AuditKey() ([]byte, error) { return k.derive("scaivault audit 
 
 // NameKey is the key of the checksum in account names (law L11). It stays the same, too.
 func (k *Keyring) NameKey() ([]byte, error) { return k.derive("scaivault account names") }
+
+// BackupKey is the key of the MAC over a backup: who has only the recipients' public keys can
+// encrypt a file to them, but not make one that is restored. It stays the same, too.
+func (k *Keyring) BackupKey() ([]byte, error) { return k.derive("scaivault backup") }
 
 func (k *Keyring) derive(use string) ([]byte, error) {
 	key, err := hkdf.Key(sha256.New, k.current.Load().Base, nil, use, keySize)

@@ -36,8 +36,11 @@ type Seal interface {
 	Unwrap(ctx context.Context, sealed []byte) ([]byte, error)
 }
 
-// ErrNoKey says that the key file does not exist.
-var ErrNoKey = errors.New("there is no seal key file")
+// ErrNoKey says that the key file does not exist, ErrOtherKey that the data were sealed by another key.
+var (
+	ErrNoKey    = errors.New("there is no seal key file")
+	ErrOtherKey = errors.New("give the server the key file that was made with these data (SEAL_KEY_FILE)")
+)
 
 // File is a root key in a file that only the server's user can read.
 type File struct {
@@ -74,7 +77,8 @@ func OpenFile(path string) (*File, error) {
 	return newFile(key)
 }
 
-// CreateFile makes a key file with a new key, durable when it returns. It never replaces one.
+// CreateFile makes a key file with a new key, durable when it returns. It never replaces one: the
+// error is fs.ErrExist, and the file that is there is whole.
 func CreateFile(path string, random io.Reader) (*File, error) {
 	key := make([]byte, keySize)
 	if _, err := io.ReadFull(random, key); err != nil {
@@ -89,14 +93,18 @@ func CreateFile(path string, random io.Reader) (*File, error) {
 	return newFile(key)
 }
 
-// writeNew makes a file whose content and name survive a power loss.
+// writeNew makes a file whose content and name survive a power loss. Nobody sees half of it.
 func writeNew(path, text string) error {
-	file, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	file, err := os.CreateTemp(filepath.Dir(path), ".seal-key-*") // 0600
 	if err != nil {
 		return err
 	}
+	defer func() { _ = os.Remove(file.Name()) }()
 	_, err = file.WriteString(text)
 	if err = errors.Join(err, file.Sync(), file.Close()); err != nil {
+		return err
+	}
+	if err := os.Link(file.Name(), path); err != nil {
 		return err
 	}
 	return folder.Sync(filepath.Dir(path))

@@ -21,6 +21,7 @@ func (s *Service) Delete(ctx context.Context, c *access.Caller, path string) (*a
 		now := tx.Now()
 		until := now.Add(retention)
 		sec.DeletedAt, sec.RecoverableUntil, sec.UpdatedAt = &now, &until, now
+		sec.RotateAt, sec.RotateDueAt = nil, nil
 		a = &api.SecretDeleted{Path: path, DeletedAt: now, RecoverableUntil: until}
 		return tx.PutSecret(sec)
 	})
@@ -30,8 +31,18 @@ func (s *Service) Delete(ctx context.Context, c *access.Caller, path string) (*a
 // Destroy removes a secret with all its versions, for good, also one that was deleted before.
 func (s *Service) Destroy(ctx context.Context, c *access.Caller, path string) error {
 	return s.remove(ctx, c, path, true, func(tx store.Tx) error {
-		return tx.DeleteSecret(c.Tenant, path)
+		return s.destroy(tx, c.Tenant, path)
 	})
+}
+
+// destroy removes all of a secret, and what others keep beside it.
+func (s *Service) destroy(tx store.Tx, tenant, path string) error {
+	if s.hooks.Gone != nil {
+		if err := s.hooks.Gone(tx, tenant, path); err != nil {
+			return err
+		}
+	}
+	return tx.DeleteSecret(tenant, path)
 }
 
 func (s *Service) remove(ctx context.Context, c *access.Caller, path string, permanent bool, fn func(tx store.Tx) error) error {
@@ -69,7 +80,7 @@ func (s *Service) Undelete(ctx context.Context, c *access.Caller, path string) (
 	}
 	pass.Set("change", "undelete")
 	var a *api.Secret
-	err = pass.Write(ctx, func(tx store.Tx, _ *store.Config) error {
+	err = pass.Write(ctx, func(tx store.Tx, cfg *store.Config) error {
 		sec, err := tx.Secret(c.Tenant, path)
 		if err != nil {
 			return err
@@ -84,11 +95,12 @@ func (s *Service) Undelete(ctx context.Context, c *access.Caller, path string) (
 				return notFound()
 			}
 			sec.DeletedAt, sec.RecoverableUntil, sec.UpdatedAt = nil, nil, now
+			d.schedule(cfg, sec, now)
 			if err := tx.PutSecret(sec); err != nil {
 				return err
 			}
 		}
-		a = answer(sec, d, now)
+		a = s.answer(sec, d, now)
 		return nil
 	})
 	return a, err
@@ -140,6 +152,6 @@ func (s *Service) purge(ctx context.Context, tenant, path string) error {
 		if sec.RecoverableUntil == nil || tx.Now().Before(*sec.RecoverableUntil) {
 			return nil // brought back or written anew meanwhile
 		}
-		return tx.DeleteSecret(tenant, path)
+		return s.destroy(tx, tenant, path)
 	})
 }

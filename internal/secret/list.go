@@ -4,6 +4,7 @@ import (
 	"context"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/scaivault/scaivault/api"
 	"github.com/scaivault/scaivault/internal/access"
@@ -22,10 +23,23 @@ const (
 	scanned = 10_000
 )
 
-// List shows the secrets below a prefix of whole segments that the caller may list. A page may hold
-// fewer than its size and still go on.
-func (s *Service) List(ctx context.Context, c *access.Caller, prefix string, deleted bool, p page.Request) (*api.SecretList, error) {
-	prefix = strings.TrimSuffix(prefix, "/")
+// Filter selects what is listed.
+type Filter struct {
+	Prefix    string     // of whole segments
+	Deleted   bool       // also deleted ones that can be brought back
+	DueBefore *time.Time // only those that expire, or are to be rotated, before this moment
+}
+
+// due tells whether the secret's time ends before the moment asked for.
+func (f Filter) due(sec *store.Secret) bool {
+	before := func(t *time.Time) bool { return t != nil && t.Before(*f.DueBefore) }
+	return f.DueBefore == nil || before(sec.ExpiresAt) || before(sec.RotateAt)
+}
+
+// List shows the secrets that the caller may list. A page may hold fewer than its size and still go
+// on.
+func (s *Service) List(ctx context.Context, c *access.Caller, only Filter, p page.Request) (*api.SecretList, error) {
+	prefix := strings.TrimSuffix(only.Prefix, "/")
 	if prefix != "" && !pathPattern.MatchString(prefix) {
 		return nil, fault.New(fault.InvalidPath, "read the prefix: write segments of a-z, 0-9, - and _ with single slashes between them")
 	}
@@ -38,16 +52,19 @@ func (s *Service) List(ctx context.Context, c *access.Caller, prefix string, del
 	if err != nil {
 		return nil, err
 	}
-	list, err := s.list(ctx, c, prefix, after, deleted, p)
+	only.Prefix = prefix
+	list, err := s.list(ctx, c, only, after, p)
 	return list, pass.Record(ctx, err)
 }
 
-func (s *Service) list(ctx context.Context, c *access.Caller, prefix, after string, deleted bool, p page.Request) (*api.SecretList, error) {
+func (s *Service) list(ctx context.Context, c *access.Caller, only Filter, after string, p page.Request) (*api.SecretList, error) {
 	list := &api.SecretList{Secrets: []api.SecretListItem{}}
 	for range scanned / chunk {
 		var rows []*store.Secret
+		var now time.Time
 		err := s.store.Read(ctx, func(r store.Reader) (err error) {
-			rows, err = r.Secrets(c.Tenant, prefix, after, chunk)
+			now = r.Now()
+			rows, err = r.Secrets(c.Tenant, only.Prefix, after, chunk)
 			return err
 		})
 		if err != nil {
@@ -55,11 +72,10 @@ func (s *Service) list(ctx context.Context, c *access.Caller, prefix, after stri
 		}
 		for _, sec := range rows {
 			after = sec.Path
-			if sec.DeletedAt != nil && !deleted || !s.listable(c, sec.Path) {
+			if sec.DeletedAt != nil && !only.Deleted || !only.due(sec) || !s.listable(c, sec.Path) {
 				continue
 			}
-			list.Secrets = append(list.Secrets, api.SecretListItem{Path: sec.Path, SecretType: sec.Type,
-				Version: sec.Version, UpdatedAt: sec.UpdatedAt, ExpiresAt: sec.ExpiresAt, DeletedAt: sec.DeletedAt})
+			list.Secrets = append(list.Secrets, s.item(sec, now))
 			if len(list.Secrets) > p.Size() {
 				list.Secrets, list.Page = page.Cut(p, secretsList, list.Secrets, func(i api.SecretListItem) string { return i.Path })
 				return list, nil
@@ -71,6 +87,11 @@ func (s *Service) list(ctx context.Context, c *access.Caller, prefix, after stri
 	}
 	list.Page = page.Next(secretsList, after)
 	return list, nil
+}
+
+func (s *Service) item(sec *store.Secret, now time.Time) api.SecretListItem {
+	return api.SecretListItem{Path: sec.Path, SecretType: sec.Type, Version: sec.Version, UpdatedAt: sec.UpdatedAt,
+		ExpiresAt: sec.ExpiresAt, DeletedAt: sec.DeletedAt, RotationState: s.state(sec, now), NextRotationAt: sec.RotateAt}
 }
 
 func (s *Service) listable(c *access.Caller, path string) bool {

@@ -71,7 +71,7 @@ func (s *Service) fetch(ctx context.Context, tenant, path string, version int, m
 		if !may(sec, d, v, r.Now()) {
 			return noVersion()
 		}
-		a = answer(sec, d, r.Now())
+		a = s.answer(sec, d, r.Now())
 		return nil
 	})
 	if err != nil {
@@ -116,7 +116,7 @@ func (s *Service) VersionAs(ctx context.Context, c *access.Caller, path string, 
 func (s *Service) Metadata(ctx context.Context, c *access.Caller, path string) (*api.Secret, error) {
 	var a *api.Secret
 	err := s.inspect(ctx, c, path, func(r store.Reader, sec *store.Secret, d *document) error {
-		a = answer(sec, d, r.Now())
+		a = s.answer(sec, d, r.Now())
 		return nil
 	})
 	return a, err

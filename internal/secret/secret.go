@@ -3,6 +3,7 @@
 package secret
 
 import (
+	"context"
 	"encoding/json"
 	"regexp"
 	"strings"
@@ -29,6 +30,7 @@ const (
 	permWrite  = "write"
 	permDelete = "delete"
 	permList   = "list"
+	permRotate = "rotate"
 )
 
 // Service is the operations on secrets. Safe for concurrent use.
@@ -44,9 +46,19 @@ type Hooks struct {
 	// InUse names the engines that use the secret: it is not deleted while any does.
 	InUse func(cfg *store.Config, tenant, path string) []string
 	// Pinned are versions that are still in use at a source: they are kept beyond max_versions.
-	Pinned func(tenant, path string) []int
+	Pinned func(r store.Reader, tenant, path string) []int
 	// Changed is told of each new version, once it is durable. It must not wait.
 	Changed func(tenant, path string, version int)
+	// AtSource rotates a secret that is the root of engines, at their source; found is false for
+	// any other. An error is recorded.
+	AtSource func(ctx context.Context, pass *access.Pass, path string) (version int, found bool, err error)
+	// Generate makes the data of a next version out of the present ones, by a secret policy or, for
+	// "", as a random password.
+	Generate func(cfg *store.Config, tenant, policyID string, data map[string]json.RawMessage) (map[string]json.RawMessage, error)
+	// Gone is told, in the transaction, of a secret that goes for good.
+	Gone func(tx store.Tx, tenant, path string) error
+	// Scheduled is told that some secret may have to be rotated sooner than was known.
+	Scheduled func()
 }
 
 // New makes the service.
@@ -63,6 +75,7 @@ type document struct {
 	MaxVersions      int                `json:"max_versions"`
 	ExpiresIn        api.Duration       `json:"expires_in,omitempty"` // of each new version
 	RotationPolicyID string             `json:"rotation_policy_id,omitempty"`
+	Rotation         *turn              `json:"rotation,omitempty"` // with a policy
 }
 
 func decode(sec *store.Secret) (*document, error) {
@@ -82,7 +95,7 @@ func encode(d *document) (json.RawMessage, error) {
 }
 
 // answer is a secret as callers see it, without data.
-func answer(sec *store.Secret, d *document, now time.Time) *api.Secret {
+func (s *Service) answer(sec *store.Secret, d *document, now time.Time) *api.Secret {
 	a := &api.Secret{
 		Path: sec.Path, SecretType: sec.Type, Version: sec.Version, Metadata: d.Metadata,
 		MaxVersions: d.MaxVersions, CreatedAt: sec.CreatedAt, UpdatedAt: sec.UpdatedAt,
@@ -90,6 +103,7 @@ func answer(sec *store.Secret, d *document, now time.Time) *api.Secret {
 	}
 	if d.RotationPolicyID != "" {
 		a.RotationPolicyID = &d.RotationPolicyID
+		a.Rotation = s.rotation(sec, d, now)
 	}
 	return a
 }

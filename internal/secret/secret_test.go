@@ -252,7 +252,7 @@ func TestSecretInUse(t *testing.T) {
 			}
 			return nil
 		},
-		Pinned:  func(string, string) []int { return []int{1} },
+		Pinned:  func(store.Reader, string, string) []int { return []int{1} },
 		Changed: func(_, _ string, version int) { changed = append(changed, version) },
 	})
 	for i := range 3 {
@@ -298,7 +298,7 @@ func TestListShowsWhatMayBeListed(t *testing.T) {
 	}
 	paths := func(c *access.Caller, prefix string, p page.Request) ([]string, *string) {
 		t.Helper()
-		list, err := w.secrets.List(t.Context(), c, prefix, false, p)
+		list, err := w.secrets.List(t.Context(), c, secret.Filter{Prefix: prefix}, p)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -321,9 +321,9 @@ func TestListShowsWhatMayBeListed(t *testing.T) {
 	if got, cursor = paths(some, "", page.Request{Limit: 1, Cursor: *cursor}); !slices.Equal(got, []string{"other/x"}) || cursor != nil {
 		t.Errorf("second page: %v", got)
 	}
-	_, err := w.secrets.List(t.Context(), admin, "../etc", false, page.Request{})
+	_, err := w.secrets.List(t.Context(), admin, secret.Filter{Prefix: "../etc"}, page.Request{})
 	w.wants("a prefix of dots", err, fault.InvalidPath)
-	_, err = w.secrets.List(t.Context(), admin, "", false, page.Request{Cursor: "x"})
+	_, err = w.secrets.List(t.Context(), admin, secret.Filter{Prefix: ""}, page.Request{Cursor: "x"})
 	w.wants("a made-up cursor", err, fault.InvalidCursor)
 }
 

@@ -9,6 +9,7 @@ import (
 	"github.com/scaivault/scaivault/api"
 	"github.com/scaivault/scaivault/internal/access"
 	"github.com/scaivault/scaivault/internal/fault"
+	"github.com/scaivault/scaivault/internal/rotation"
 	"github.com/scaivault/scaivault/internal/statement"
 	"github.com/scaivault/scaivault/internal/store"
 )
@@ -27,7 +28,7 @@ func (s *Service) Write(ctx context.Context, c *access.Caller, path string, req 
 		return nil, pass.Record(ctx, err)
 	}
 	var a *api.Secret
-	err = pass.Write(ctx, func(tx store.Tx, _ *store.Config) error {
+	err = pass.Write(ctx, func(tx store.Tx, cfg *store.Config) error {
 		sec, d, err := s.open(tx, c.Tenant, path)
 		if err != nil {
 			return err
@@ -44,14 +45,14 @@ func (s *Service) Write(ctx context.Context, c *access.Caller, path string, req 
 		if req.Metadata != nil {
 			d.Metadata = *req.Metadata
 		}
-		if err := d.apply(req.Options); err != nil {
+		if err := d.apply(pass, cfg, path, req.Options); err != nil {
 			return err
 		}
-		if err := s.add(tx, sec, d, req.Data, c.Identity); err != nil {
+		if err := s.add(tx, cfg, sec, d, req.Data, c.Identity); err != nil {
 			return err
 		}
 		pass.Set("version", sec.Version)
-		a = answer(sec, d, tx.Now())
+		a = s.answer(sec, d, tx.Now())
 		return nil
 	})
 	if err != nil {
@@ -77,7 +78,7 @@ func (s *Service) open(tx store.Tx, tenant, path string) (*store.Secret, *docume
 				"write the secret: a deleted one at this path can still be brought back; undelete it, or delete it with permanent=true first").
 				With("recoverable_until", sec.RecoverableUntil.Format(time.RFC3339))
 		}
-		if err := tx.DeleteSecret(tenant, path); err != nil {
+		if err := s.destroy(tx, tenant, path); err != nil {
 			return nil, nil, err
 		}
 		return fresh(tx, tenant, path)
@@ -91,7 +92,7 @@ func fresh(tx store.Tx, tenant, path string) (*store.Secret, *document, error) {
 }
 
 // add seals the data as the next version, makes it the current one, and drops what is too old.
-func (s *Service) add(tx store.Tx, sec *store.Secret, d *document, data map[string]json.RawMessage, by string) error {
+func (s *Service) add(tx store.Tx, cfg *store.Config, sec *store.Secret, d *document, data map[string]json.RawMessage, by string) error {
 	plaintext, err := json.Marshal(data)
 	if err != nil {
 		return fault.New(fault.InvalidRequest, "read the secret's data: they are no JSON").Because(err)
@@ -112,6 +113,8 @@ func (s *Service) add(tx store.Tx, sec *store.Secret, d *document, data map[stri
 	if err != nil {
 		return err
 	}
+	d.Rotation = &turn{Since: now}
+	d.schedule(cfg, sec, now)
 	return s.save(tx, sec, d)
 }
 
@@ -130,7 +133,7 @@ func (s *Service) save(tx store.Tx, sec *store.Secret, d *document) error {
 	}
 	var pinned []int
 	if s.hooks.Pinned != nil {
-		pinned = s.hooks.Pinned(sec.Tenant, sec.Path)
+		pinned = s.hooks.Pinned(tx, sec.Tenant, sec.Path)
 	}
 	for _, v := range versions {
 		if kept(sec, d, v.Version) || slices.Contains(pinned, v.Version) {
@@ -148,8 +151,9 @@ func kept(sec *store.Secret, d *document, version int) bool {
 	return version <= sec.Versions && version > sec.Versions-d.MaxVersions
 }
 
-// apply takes over the options that are given.
-func (d *document) apply(o *api.SecretOptions) error {
+// apply takes over the options that are given. Who assigns a rotation policy lets the server rotate,
+// so that they must be allowed to.
+func (d *document) apply(pass *access.Pass, cfg *store.Config, path string, o *api.SecretOptions) error {
 	if o == nil {
 		return nil
 	}
@@ -159,9 +163,16 @@ func (d *document) apply(o *api.SecretOptions) error {
 	if o.ExpiresIn != nil {
 		d.ExpiresIn = *o.ExpiresIn
 	}
-	if o.RotationPolicyID != "" {
-		return fault.New(fault.RotationPolicyNotFound, "set the rotation policy: there is none of this id")
+	if o.RotationPolicyID == "" || o.RotationPolicyID == d.RotationPolicyID {
+		return nil
 	}
+	if err := pass.Check(access.Right{Scope: access.ScopeSecretsRotate, Permission: permRotate, Path: path}); err != nil {
+		return err
+	}
+	if _, _, err := rotation.Find(cfg, pass.Caller().Tenant, o.RotationPolicyID); err != nil {
+		return err
+	}
+	d.RotationPolicyID = o.RotationPolicyID
 	return nil
 }
 
@@ -188,7 +199,7 @@ func (s *Service) Patch(ctx context.Context, c *access.Caller, path string, req 
 		return nil, pass.Record(ctx, err)
 	}
 	var a *api.Secret
-	err = pass.Write(ctx, func(tx store.Tx, _ *store.Config) error {
+	err = pass.Write(ctx, func(tx store.Tx, cfg *store.Config) error {
 		sec, err := live(tx, c.Tenant, path)
 		if err != nil {
 			return err
@@ -208,10 +219,15 @@ func (s *Service) Patch(ctx context.Context, c *access.Caller, path string, req 
 		if err := checkMetadata(&d.Metadata); err != nil {
 			return err
 		}
-		if err := d.apply(req.Options); err != nil {
+		assigned := d.RotationPolicyID
+		if err := d.apply(pass, cfg, path, req.Options); err != nil {
 			return err
 		}
 		now := tx.Now()
+		if d.RotationPolicyID != assigned {
+			d.Rotation = &turn{Since: now}
+			d.schedule(cfg, sec, now)
+		}
 		if o := req.Options; o != nil && o.ExpiresIn != nil {
 			end := now.Add(o.ExpiresIn.Std())
 			sec.ExpiresAt = &end
@@ -220,9 +236,12 @@ func (s *Service) Patch(ctx context.Context, c *access.Caller, path string, req 
 		if err := s.save(tx, sec, d); err != nil {
 			return err
 		}
-		a = answer(sec, d, now)
+		a = s.answer(sec, d, now)
 		return nil
 	})
+	if err == nil {
+		s.scheduled()
+	}
 	return a, err
 }
 
@@ -251,12 +270,13 @@ func (s *Service) AddVersion(tx store.Tx, tenant, path string, data map[string]s
 		}
 		texts[name] = text
 	}
-	err = s.add(tx, sec, d, texts, by)
+	err = s.add(tx, s.store.Config(), sec, d, texts, by)
 	return sec.Version, err
 }
 
-// Announce tells those who use the secret that it has a new version.
+// Announce tells those who use the secret that it has a new version, and the scheduler.
 func (s *Service) Announce(tenant, path string, version int) {
+	s.scheduled()
 	if s.hooks.Changed != nil {
 		s.hooks.Changed(tenant, path, version)
 	}

@@ -37,6 +37,7 @@ func (s *Server) dynamicRoutes() []route {
 		op(http.MethodPost, engine+"/abandon", http.StatusOK, "State that the source no longer exists; its leases end.", s.abandonEngine).needs(access.ScopeAdmin),
 		act(http.MethodPost, engine+"/accept-source", http.StatusOK, "State that the server behind the engine is rightly another one.", s.acceptSource).needs(manage),
 		op(http.MethodPost, engine+"/reconcile", http.StatusOK, "Compare the source with the leases; remove orphans when told to.", s.reconcileEngine).needs(manage).within(10 * time.Minute),
+		get(engine+"/reconcile", "Show what the last reconcile found, without asking the source.", s.lastReconcile).needs(read),
 		act(http.MethodPost, engine+"/rotate-root", http.StatusOK, "Rotate the root credentials at the source.", s.rotateRoot).needs(manage).within(time.Minute),
 
 		twoStep(http.MethodPost, roles, http.StatusCreated, "Create a role; the source shows first that it can work.", reflect.TypeFor[api.RoleRequest](), false, s.createRole).needs(manage),
@@ -52,6 +53,7 @@ func (s *Server) dynamicRoutes() []route {
 			text("engine", "Of this engine."), text("role", "Of roles with this name."),
 			text("identity_id", "That this identity obtained."), text("username", "Of this account at the source."),
 			text("status", "issuing, active, revoking or revoked."),
+			flag("residue", "Only revoked ones whose account, dead, could not be dropped."),
 			moment("expires_before", "That end before this moment."), moment("expires_after", "That end after this moment.")),
 		get(one, "Show a lease; never the credential again.", s.getLease).needs(read, generate),
 		op(http.MethodPost, one+"/renew", http.StatusOK, "Move a lease's end, at the source too.", s.renewLease).needs(generate, manage),
@@ -139,7 +141,19 @@ func (s *Server) acceptSource(c *call) (*api.Engine, error) {
 }
 
 func (s *Server) reconcileEngine(c *call, req *api.ReconcileRequest) (*api.ReconcileResult, error) {
-	return s.Leases.Reconcile(c.ctx, c.caller, c.path("engine"), req.DryRun == nil || *req.DryRun)
+	removal := lease.RemoveNone
+	switch {
+	case req.DryRun == nil || *req.DryRun:
+	case req.Restored:
+		removal = lease.RemoveRestored
+	default:
+		removal = lease.RemoveOld
+	}
+	return s.Leases.Reconcile(c.ctx, c.caller, c.path("engine"), removal)
+}
+
+func (s *Server) lastReconcile(c *call) (*api.ReconcileReport, error) {
+	return s.Sources.LastReconcile(c.ctx, c.caller, c.path("engine"))
 }
 
 func (s *Server) rotateRoot(c *call) (*api.Engine, error) {
@@ -241,7 +255,7 @@ func (s *Server) listLeases(c *call) (*api.LeaseList, error) {
 		return nil, err
 	}
 	f := lease.Filter{Engine: c.text("engine"), Role: c.text("role"), Identity: c.text("identity_id"), Username: c.text("username"),
-		Status: api.LeaseStatus(c.text("status")), ExpiresBefore: c.moment("expires_before"), ExpiresAfter: c.moment("expires_after")}
+		Status: api.LeaseStatus(c.text("status")), Residue: c.flag("residue"), ExpiresBefore: c.moment("expires_before"), ExpiresAfter: c.moment("expires_after")}
 	switch f.Status {
 	case "", api.LeaseIssuing, api.LeaseActive, api.LeaseRevoking, api.LeaseRevoked:
 	default:

@@ -130,7 +130,8 @@ func check(r *http.Request) error {
 }
 
 // checkPath accepts a path as it stands in the request line only in the form in which we would
-// print it, but for %3A, since many clients escape the colon of a verb.
+// print it, but for %3A, since many clients escape the colon of a verb, and for the slashes of an
+// assignment's secret path.
 func checkPath(raw string) error {
 	if len(raw) > maxPath {
 		return invalidPath("it is longer than 1024 bytes")
@@ -145,7 +146,7 @@ func checkPath(raw string) error {
 	if !printable(path) || strings.ContainsAny(path, "\\ ") {
 		return invalidPath("it holds characters that no name has")
 	}
-	if (&url.URL{Path: path}).EscapedPath() != strings.ReplaceAll(raw, "%3A", ":") {
+	if (&url.URL{Path: path}).EscapedPath() != strings.ReplaceAll(unescapeSecretPath(raw), "%3A", ":") {
 		return invalidPath("it is not in its canonical escaped form")
 	}
 	if path == "/" {
@@ -157,6 +158,18 @@ func checkPath(raw string) error {
 		}
 	}
 	return nil
+}
+
+// assignment is where a rotation policy's secrets stand in a path. There the slashes of a secret's
+// path may be escaped: many clients escape whatever they put into a path.
+var assignment = regexp.MustCompile(`^/v1/(t/[^/]+/)?rotation/policies/[^/]+/secrets/`)
+
+func unescapeSecretPath(raw string) string {
+	end := len(assignment.FindString(raw))
+	if end == 0 {
+		return raw
+	}
+	return raw[:end] + strings.ReplaceAll(raw[end:], "%2F", "/")
 }
 
 func invalidPath(reason string) error {

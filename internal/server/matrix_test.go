@@ -38,6 +38,8 @@ var exceptions = map[string]exception{
 	"DELETE /dynamic/leases/{id}":      {404, lookedUp, false},
 	"POST /dynamic/leases/{id}/revoke": {404, lookedUp, false},
 	"GET /policies":                    {200, filtered, false},
+	"GET /rotation/policies":           {200, filtered, false},
+	"GET /secret-policies":             {200, filtered, false},
 	"GET /auth/whoami":                 {200, "everybody may ask who they are", false},
 	"POST /auth/tokens":                {201, "a token of one's own identity, with no more than one has", false},
 	"GET /auth/tokens":                 {200, "one's own tokens", false},
@@ -52,6 +54,7 @@ var bodies = map[string]string{
 	"POST /dynamic/engines/{engine}/roles": `{"name": "none", "creation_statements": ["CREATE ROLE \"{{name}}\" LOGIN PASSWORD '{{password}}'"]}`,
 	"POST /dynamic/leases/revoke-prefix":   `{"prefix": "none"}`,
 	"POST /dynamic/leases/revoke":          `{"engine": "none"}`,
+	"POST /rotation/policies/{id}/secrets": `{"secret_path": "none"}`,
 	"POST /policies/test":                  `{"identity_id": "user:none", "path": "none", "permission": "read"}`,
 	"POST /auth/tokens":                    `{"name": "none"}`,
 }

@@ -2,16 +2,22 @@ package server
 
 import (
 	"net/http"
+	"time"
 
 	"github.com/scaivault/scaivault/api"
 	"github.com/scaivault/scaivault/internal/access"
+	"github.com/scaivault/scaivault/internal/secret"
 )
+
+// rotateTimeout is for a secret that is rotated at a source: it is opened and changed there.
+const rotateTimeout = time.Minute
 
 func (s *Server) secretRoutes() []route {
 	const at = "/secrets/{path...}"
 	return []route{
 		get("/secrets", "List the secrets that the caller may list.", s.listSecrets).needs(access.ScopeSecretsList).
-			list(text("prefix", "Only below this path, in whole segments."), flag("include_deleted", "Show deleted secrets that can be brought back, too.")),
+			list(text("prefix", "Only below this path, in whole segments."), flag("include_deleted", "Show deleted secrets that can be brought back, too."),
+				moment("due_before", "Only those that expire, or are to be rotated, before this moment.")),
 		op(http.MethodPost, "/secrets/batch", http.StatusOK, "Read up to 100 secrets; each is judged for itself.", s.readSecrets).
 			needs(access.ScopeSecretsRead),
 		get(at, "Read a secret.", s.readSecret).needs(access.ScopeSecretsRead).
@@ -25,13 +31,16 @@ func (s *Server) secretRoutes() []route {
 			needs(access.ScopeSecretsRead, access.ScopeSecretsList),
 		get(at+":metadata", "Read what is known of a secret, without its data.", s.readSecretMetadata).
 			needs(access.ScopeSecretsRead, access.ScopeSecretsList),
+		op(http.MethodPost, at+":rotate", http.StatusOK, "Replace a secret's value by a generated or given one; an engine's root is rotated at its source.", s.rotateSecret).
+			needs(access.ScopeSecretsRotate).within(rotateTimeout),
 		act(http.MethodPost, at+":undelete", http.StatusOK, "Bring a deleted secret back.", s.undeleteSecret).
 			needs(access.ScopeSecretsWrite),
 	}
 }
 
 func (s *Server) listSecrets(c *call) (*api.SecretList, error) {
-	return s.Secrets.List(c.ctx, c.caller, c.text("prefix"), c.flag("include_deleted"), c.page())
+	return s.Secrets.List(c.ctx, c.caller, secret.Filter{Prefix: c.text("prefix"), Deleted: c.flag("include_deleted"),
+		DueBefore: c.moment("due_before")}, c.page())
 }
 
 func (s *Server) readSecrets(c *call, req *api.SecretBatchRequest) (*api.SecretBatch, error) {
@@ -55,6 +64,10 @@ func (s *Server) deleteSecret(c *call) (*api.SecretDeleted, error) {
 		return nil, s.Secrets.Destroy(c.ctx, c.caller, c.path("path"))
 	}
 	return s.Secrets.Delete(c.ctx, c.caller, c.path("path"))
+}
+
+func (s *Server) rotateSecret(c *call, req *api.SecretRotate) (*api.Secret, error) {
+	return s.Secrets.Rotate(c.ctx, c.caller, c.path("path"), req)
 }
 
 func (s *Server) listSecretVersions(c *call) (*api.SecretVersionList, error) {

@@ -131,6 +131,8 @@ func (l Limits) withDefaults() Limits {
 func (s *Server) routes() []route {
 	return slices.Concat(
 		s.secretRoutes(),
+		s.rotationRoutes(),
+		s.secretPolicyRoutes(),
 		s.dynamicRoutes(),
 		s.policyRoutes(),
 		s.authRoutes(),

@@ -23,6 +23,8 @@ type System struct {
 	Inspect func(ctx context.Context, c *access.Caller) error
 	// Engines are the states of all engines as last known; nil where there are none.
 	Engines func(ctx context.Context, c *access.Caller) ([]api.EngineSummary, error)
+	// Rotation tells how far the rotations are behind; nil where there are none.
+	Rotation func(ctx context.Context) (api.RotationHealth, error)
 }
 
 const (
@@ -47,6 +49,11 @@ func (s *Server) systemRoutes() []route {
 		get("/health/ready", "Tell whether requests can be served, check by check; 503 when not.", s.isReady).
 			open().always().or(http.StatusServiceUnavailable),
 		get("/health/detailed", "Tell the state of the node and of every engine.", s.detailed).needs(access.ScopeAdmin),
+		op(http.MethodPost, "/sys/resume", http.StatusOK,
+			"End the quarantine of a store that was restored or is an older copy.", s.resume).needs(access.ScopeAdmin),
+		get("/sys/clock", "Tell the time by which leases live, beside the store's clock.", s.clock).needs(access.ScopeAdmin),
+		act(http.MethodPost, "/sys/clock/confirm", http.StatusOK,
+			"State that the store's clock, which jumped, is right.", s.confirmClock).needs(access.ScopeAdmin),
 		get("/version", "Name the build.", s.version).open().always(),
 		raw("/openapi.yaml", "application/yaml", "This contract in OpenAPI 3.1.", s.openapi),
 		s.docsRoute(),
@@ -61,10 +68,42 @@ func (s *Server) isReady(c *call) (*api.Readiness, error) {
 	checks, ok := s.check(c.ctx)
 	if !ok {
 		c.status = http.StatusServiceUnavailable
-		return &api.Readiness{Status: "not_ready", Checks: checks}, nil
 	}
-	return &api.Readiness{Status: "ready", Checks: checks}, nil
+	return &api.Readiness{Status: s.status(ok), Checks: checks}, nil
 }
+
+// status sums the checks up. A store in quarantine is served from, so it is no failed check: who is
+// to end the quarantine must get through.
+func (s *Server) status(ok bool) string {
+	q, err := s.quarantine()
+	switch {
+	case !ok || err != nil:
+		return "not_ready"
+	case q != nil && q.Active:
+		return "quarantine"
+	default:
+		return "ready"
+	}
+}
+
+func (s *Server) quarantine() (*api.Quarantine, error) {
+	if s.Witness == nil {
+		return nil, nil
+	}
+	return s.Witness.State()
+}
+
+func (s *Server) resume(c *call, req *api.ResumeRequest) (*api.Quarantine, error) {
+	q, err := s.Witness.Resume(c.ctx, c.caller, req)
+	if err == nil && q == nil {
+		q = &api.Quarantine{} // it never was in any
+	}
+	return q, err
+}
+
+func (s *Server) clock(c *call) (*api.Clock, error) { return s.Clock.Show(c.ctx, c.caller) }
+
+func (s *Server) confirmClock(c *call) (*api.Clock, error) { return s.Clock.Confirm(c.ctx, c.caller) }
 
 // check is the state of every check of the node, at most a second old.
 func (s *Server) check(ctx context.Context) (map[string]string, bool) {
@@ -101,20 +140,32 @@ func (s *Server) detailed(c *call) (*api.DetailedHealth, error) {
 		return nil, err
 	}
 	checks, ok := s.check(c.ctx)
-	status := "ready"
-	if !ok {
-		status = "not_ready"
+	quarantine, err := s.quarantine()
+	if err != nil {
+		return nil, err
 	}
 	engines := []api.EngineSummary{}
 	if s.system.Engines != nil {
-		var err error
 		if engines, err = s.system.Engines(c.ctx, c.caller); err != nil {
 			return nil, err
 		}
 	}
+	var rotation api.RotationHealth
+	if s.system.Rotation != nil {
+		if rotation, err = s.system.Rotation(c.ctx); err != nil {
+			return nil, err
+		}
+	}
+	var clock *api.Clock
+	if s.Clock != nil {
+		if clock, err = s.Clock.State(c.ctx); err != nil {
+			return nil, err
+		}
+	}
 	return &api.DetailedHealth{
-		Status: status, Version: s.system.Version, Node: s.system.Node, Epoch: s.system.Epoch,
-		UptimeSeconds: int64(time.Since(s.started).Seconds()), Checks: checks, Engines: engines,
+		Status: s.status(ok), Version: s.system.Version, Node: s.system.Node, Epoch: s.system.Epoch,
+		UptimeSeconds: int64(time.Since(s.started).Seconds()), Checks: checks, Engines: engines, Rotation: rotation,
+		Clock: clock, Quarantine: quarantine,
 	}, nil
 }
 

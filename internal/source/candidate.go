@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 
+	"github.com/scaivault/scaivault/internal/lock"
 	"github.com/scaivault/scaivault/internal/seal"
 	"github.com/scaivault/scaivault/internal/statement"
 	"github.com/scaivault/scaivault/internal/store"
@@ -20,17 +21,15 @@ type candidate struct {
 	sealed []byte // as it is stored
 }
 
-func candidateKey(e *Engine) string {
-	return "root_candidate/" + e.Tenant + "/" + e.Config.RootCredentialsPath
-}
+func candidateKey(tenant, path string) string { return "root_candidate/" + tenant + "/" + path }
 
 func candidatePlace(e *Engine) seal.Place {
 	return seal.Place{Tenant: e.Tenant, Table: "root_candidate", Path: e.Config.RootCredentialsPath, Version: 1}
 }
 
 // keep makes the next root durable, sealed, in the place of the former candidate, nil for none:
-// version_conflict when that is no longer what is stored.
-func (s *Service) keep(ctx context.Context, e *Engine, former, c *candidate) (*candidate, error) {
+// version_conflict when that is no longer what is stored, or the lock was lost.
+func (s *Service) keep(ctx context.Context, e *Engine, alone *lock.Lock, former, c *candidate) (*candidate, error) {
 	c.Fields = make(map[string]string, len(c.fields))
 	for k, v := range c.fields {
 		c.Fields[k] = v.Reveal()
@@ -42,16 +41,16 @@ func (s *Service) keep(ctx context.Context, e *Engine, former, c *candidate) (*c
 	if c.sealed, err = s.keys.Encrypt(candidatePlace(e), raw); err != nil {
 		return nil, err
 	}
-	return c, s.exchange(ctx, e, former, c)
+	return c, s.exchange(ctx, e, alone, former, c)
 }
 
 // forget drops a candidate that the source will never have.
-func (s *Service) forget(ctx context.Context, e *Engine, c *candidate) error {
-	return s.exchange(context.WithoutCancel(ctx), e, c, nil)
+func (s *Service) forget(ctx context.Context, e *Engine, alone *lock.Lock, c *candidate) error {
+	return s.exchange(context.WithoutCancel(ctx), e, alone, c, nil)
 }
 
 // exchange puts one candidate in the place of another, nil for none.
-func (s *Service) exchange(ctx context.Context, e *Engine, former, next *candidate) error {
+func (s *Service) exchange(ctx context.Context, e *Engine, alone *lock.Lock, former, next *candidate) error {
 	var was, will []byte
 	if former != nil {
 		was = former.sealed
@@ -60,14 +59,17 @@ func (s *Service) exchange(ctx context.Context, e *Engine, former, next *candida
 		will = next.sealed
 	}
 	return s.store.Write(ctx, func(tx store.Tx) error {
-		kept, err := tx.Meta(candidateKey(e))
+		if err := alone.Guard(tx); err != nil {
+			return rotatedElsewhere(e)
+		}
+		kept, err := tx.Meta(candidateKey(e.Tenant, e.Config.RootCredentialsPath))
 		if err != nil {
 			return err
 		}
 		if !bytes.Equal(kept, was) {
 			return rotatedElsewhere(e)
 		}
-		return tx.PutMeta(candidateKey(e), will)
+		return tx.PutMeta(candidateKey(e.Tenant, e.Config.RootCredentialsPath), will)
 	})
 }
 
@@ -75,7 +77,7 @@ func (s *Service) exchange(ctx context.Context, e *Engine, former, next *candida
 func (s *Service) candidate(ctx context.Context, e *Engine) (*candidate, error) {
 	c := new(candidate)
 	err := s.store.Read(ctx, func(r store.Reader) (err error) {
-		c.sealed, err = r.Meta(candidateKey(e))
+		c.sealed, err = r.Meta(candidateKey(e.Tenant, e.Config.RootCredentialsPath))
 		return err
 	})
 	if err != nil || len(c.sealed) == 0 {
@@ -93,4 +95,20 @@ func (s *Service) candidate(ctx context.Context, e *Engine) (*candidate, error) 
 		c.fields[k] = statement.Secret(v)
 	}
 	return c, nil
+}
+
+// ForgetRoot drops what is kept beside a root secret, in the transaction in which the secret goes for
+// good. It outlives the engines: what was set at the source and is not in the secret yet is found
+// out by the next engine that uses the secret, and is in no other place.
+func (s *Service) ForgetRoot(tx store.Tx, tenant, path string) error {
+	for _, key := range []string{candidateKey(tenant, path), previousKey(tenant, path)} {
+		kept, err := tx.Meta(key)
+		if err == nil && len(kept) > 0 {
+			err = tx.PutMeta(key, nil)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
 }

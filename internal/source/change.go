@@ -234,6 +234,9 @@ func (s *Service) try(ctx context.Context, e *Engine) (engine.Engine, int, error
 		return nil, 0, err
 	}
 	opened, err := s.open(ctx, e, root)
+	if kindOf(err) == engine.Misconfigured {
+		opened, version, err = s.recoverRoot(ctx, e, err)
+	}
 	if err != nil {
 		return nil, 0, configFault(e.Name, err)
 	}

@@ -97,6 +97,15 @@ func (e *Engine) Issues() error {
 	return nil
 }
 
+// ReconcileEvery is the longest time between two scheduled reconciles, 0 where there is to be none:
+// also while the engine is deleted or moved.
+func (e *Engine) ReconcileEvery() time.Duration {
+	if e.doc.State != "" || e.Config.Reconcile == "" || e.Config.Reconcile == engine.ReconcileOff {
+		return 0
+	}
+	return e.Config.ReconcileInterval
+}
+
 // Accepts tells whether leases made on the server sourceID are to be settled on the present one:
 // it is that server, or the one that an administrator accepted in its place.
 func (e *Engine) Accepts(sourceID, present string) bool {

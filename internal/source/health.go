@@ -72,7 +72,8 @@ func (s *Service) problem(e *Engine) string {
 	return l.problem
 }
 
-// overdue fills in how far revocation is behind, and what residues there are (at most 1,000).
+// overdue fills in how far revocation is behind, what orphans the last reconcile saw, and what
+// residues there are (at most 1,000).
 func overdue(r store.Reader, e *Engine, out *api.EngineHealth) error {
 	now := r.Now()
 	n, oldest, err := r.Overdue(e.ID, now)
@@ -84,7 +85,14 @@ func overdue(r store.Reader, e *Engine, out *api.EngineHealth) error {
 		out.OldestOverdueSeconds = int64(now.Sub(oldest) / time.Second)
 	}
 	residues, err := r.Leases(store.LeaseFilter{Tenant: e.Tenant, EngineID: e.ID, Residue: true}, "", 1000)
+	if err != nil {
+		return err
+	}
 	out.Residues = int64(len(residues))
+	seen, err := Reconciled(r, e)
+	if err == nil {
+		out.Orphans = int64(seen.Last.OrphanCount)
+	}
 	return err
 }
 
@@ -107,7 +115,8 @@ func (s *Service) Summaries(ctx context.Context, tenant string) ([]api.EngineSum
 				return err
 			}
 			out = append(out, api.EngineSummary{Engine: e.Name, Status: s.status(e), ActiveLeases: n,
-				RevocationBacklog: h.RevocationBacklog, OldestOverdueSeconds: h.OldestOverdueSeconds, Residues: h.Residues})
+				RevocationBacklog: h.RevocationBacklog, OldestOverdueSeconds: h.OldestOverdueSeconds,
+				Orphans: h.Orphans, Residues: h.Residues})
 		}
 		return nil
 	})
@@ -119,13 +128,18 @@ func (s *Service) status(e *Engine) string {
 	if e.doc.State != "" {
 		return api.EngineDeleting
 	}
-	l := s.liveOf(e)
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if l.failed != nil && (l.now == nil || l.now.version != e.Version) || l.down {
+	if s.Away(e) {
 		return api.EngineUnreachable
 	}
 	return api.EngineHealthy
+}
+
+// Away tells whether the source did not answer when it was used last.
+func (s *Service) Away(e *Engine) bool {
+	l := s.liveOf(e)
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.failed != nil && (l.now == nil || l.now.version != e.Version) || l.down
 }
 
 // Observe notes whether the source answered the last operation; the lease manager tells.

@@ -101,7 +101,7 @@ func (s *Service) Fresh(ctx context.Context, e *Engine, h *Handle, refusal error
 		if next != nil {
 			next.Release()
 		}
-		if !l.doubt() {
+		if !l.doubt() && !s.rootMoved(ctx, l, e) {
 			return nil
 		}
 		var err error
@@ -167,26 +167,14 @@ func (s *Service) refresh(ctx context.Context, l *live, e *Engine, doubt bool) (
 			}
 		}
 	}
-	root, newest, err := s.root(ctx, e)
+	opened, version, newest, refused, err := s.reopen(ctx, e, usable)
 	if err == nil {
-		version := newest
-		var opened engine.Engine
-		opened, err = s.open(ctx, e, root)
-		refused := err
-		if kindOf(err) == engine.Misconfigured {
-			opened, version, err = s.recoverRoot(ctx, e, err)
+		s.noteRoot(ctx, e, version)
+		h := l.replace(opened, e.Version, version)
+		if version < newest {
+			l.keeps(newest, refused)
 		}
-		if kindOf(err) == engine.Misconfigured && !usable {
-			opened, version, err = s.formerRoot(ctx, e, newest, err)
-		}
-		if err == nil {
-			s.noteRoot(ctx, e, version)
-			h := l.replace(opened, e.Version, version)
-			if version < newest {
-				l.keeps(newest, refused)
-			}
-			return h, nil
-		}
+		return h, nil
 	}
 	l.mu.Lock()
 	l.failed, l.failedAt = err, time.Now()
@@ -229,15 +217,16 @@ func identity(e *Engine) *access.Caller {
 	return access.System(e.Tenant, "dynamic:"+e.Name, "system:dynamic-engines")
 }
 
-// openAnew opens the source again whatever is open, so that a root that the source no longer accepts is
-// found out. What is open stays in use where nothing newer works.
-func (s *Service) openAnew(ctx context.Context, e *Engine) (*Handle, error) {
+// openNow gives the source open with the root secret's newest version, whenever that was looked at
+// last. In doubt it is opened again whatever is open, so that a root that the source no longer accepts
+// is found out. What is open stays in use where nothing newer works.
+func (s *Service) openNow(ctx context.Context, e *Engine, doubt bool) (*Handle, error) {
 	l := s.liveOf(e)
 	if err := l.turn(ctx); err != nil {
 		return nil, err
 	}
 	defer func() { l.opening <- struct{}{} }()
-	return s.refresh(ctx, l, e, true)
+	return s.refresh(ctx, l, e, doubt)
 }
 
 // suspect has the root proved anew before the next use.
@@ -320,6 +309,16 @@ func (l *live) replace(e engine.Engine, version int64, root int) *Handle {
 		old.engine.Close()
 	}
 	return h
+}
+
+// promoted notes that what is open has changed its own root, which is this version now: it need not
+// be opened again.
+func (l *live) promoted(e engine.Engine, version int) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.now != nil && l.now.engine == e {
+		l.now.root, l.rootTried, l.problem, l.rootChecked = version, version, "", time.Now()
+	}
 }
 
 // Reopen makes the next use of an engine connect anew: the server behind it is not the one that it

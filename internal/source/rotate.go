@@ -4,18 +4,21 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"time"
 
 	"github.com/scaivault/scaivault/api"
 	"github.com/scaivault/scaivault/engine"
 	"github.com/scaivault/scaivault/internal/access"
+	"github.com/scaivault/scaivault/internal/failpoint"
 	"github.com/scaivault/scaivault/internal/fault"
+	"github.com/scaivault/scaivault/internal/lock"
 	"github.com/scaivault/scaivault/internal/store"
 )
 
 // RotateRoot changes the root credentials at the source and writes them as the root secret's new
 // version. A crash at any step leaves a root that is known (law L9): the candidate is durable,
-// sealed, before the source has it, and is kept until the secret holds it; refresh tries it when
-// the source refuses the secret's version.
+// sealed, before the source has it, and is kept until the secret holds it; whoever finds the
+// secret's version refused tries it.
 func (s *Service) RotateRoot(ctx context.Context, c *access.Caller, name string) (*api.Engine, error) {
 	pass, err := s.admitEngine(ctx, c, "dynamic_engine_rotate_root", name)
 	if err != nil {
@@ -28,43 +31,102 @@ func (s *Service) RotateRoot(ctx context.Context, c *access.Caller, name string)
 	if err != nil {
 		return nil, pass.Record(ctx, err)
 	}
+	if _, err := s.rotate(ctx, pass, e); err != nil {
+		return nil, err
+	}
+	return s.show(ctx, e)
+}
+
+// RotateSecret is RotateRoot for who was let through to rotate a secret: one that is the root of
+// engines is rotated at their source, once, whichever of them does it. It tells the new version; found
+// is false for a secret that is nobody's root. An error is recorded.
+func (s *Service) RotateSecret(ctx context.Context, pass *access.Pass, path string) (version int, found bool, err error) {
+	e, err := s.rootedIn(pass.Config(), pass.Caller().Tenant, path)
+	if err != nil {
+		return 0, true, pass.Record(ctx, err)
+	}
+	if e == nil {
+		return 0, false, nil
+	}
+	pass.Set("engine", e.Name)
+	version, err = s.rotate(ctx, pass, e)
+	return version, true, err
+}
+
+// rootedIn is an engine whose root secret this is, one that works if there is one; nil for none.
+func (s *Service) rootedIn(cfg *store.Config, tenant, path string) (found *Engine, err error) {
+	for _, name := range s.Uses(cfg, tenant, path) {
+		e, unusable := s.Engine(cfg, tenant, name)
+		if unusable == nil && e.Config.RootCredentialsPath != path {
+			continue
+		}
+		if unusable == nil {
+			unusable = e.Issues()
+		}
+		if unusable == nil {
+			return e, nil
+		}
+		err = unusable
+	}
+	return nil, err
+}
+
+// rotate is one rotation, of all nodes and engines the only one of this root at its time.
+func (s *Service) rotate(ctx context.Context, pass *access.Pass, e *Engine) (version int, err error) {
 	path := e.Config.RootCredentialsPath
 	if !s.door.Allowed(identity(e), access.Right{Permission: "rotate", Path: path}) {
-		return nil, pass.Record(ctx, fault.New(fault.InvalidConfig,
+		return 0, pass.Record(ctx, fault.New(fault.InvalidConfig,
 			"engine %s may not rotate its root secret: bind a policy with {\"path_pattern\": %q, \"permissions\": [\"read\", \"rotate\"]} to the system identity dynamic:%s",
-			name, path, name))
+			e.Name, path, e.Name))
 	}
 	if err := s.ownsRoot(e); err != nil {
-		return nil, pass.Record(ctx, err)
+		return 0, pass.Record(ctx, err)
 	}
-	if !s.beginRotation(e) {
-		return nil, pass.Record(ctx, fault.New(fault.VersionConflict, "the root of engine %s is being rotated already", name))
-	}
-	defer s.endRotation(e)
-
 	ctx = context.WithoutCancel(ctx) // whoever goes away leaves no rotation half done
+	hold := 2*(e.Config.ConnectTimeout+e.Config.OperationTimeout) + rotationMargin
+	alone, err := lock.Acquire(ctx, s.store, "root/"+e.Tenant+"/"+path, hold)
+	if errors.Is(err, lock.ErrHeld) {
+		err = rotatedElsewhere(e)
+	}
+	if err != nil {
+		return 0, pass.Record(ctx, err)
+	}
+	defer func() {
+		if err := alone.Release(ctx); err != nil {
+			s.log.Warn("the lock of a root could not be released, it runs out", "engine", e.Name, "error", err)
+		}
+	}()
+
 	h, pending, err := s.settleRotation(ctx, e)
 	if err != nil {
-		return nil, pass.Record(ctx, Fault(name, err))
+		return 0, pass.Record(ctx, Fault(e.Name, err))
 	}
 	defer h.Release()
-	next, err := s.setRoot(ctx, e, h, pending)
+	next, err := s.setRoot(ctx, e, h, alone, pending)
 	if err != nil {
-		return nil, pass.Record(ctx, Fault(name, err))
+		return 0, pass.Record(ctx, Fault(e.Name, err))
 	}
-	var version int
 	err = pass.Write(ctx, func(tx store.Tx, _ *store.Config) error {
+		if err := alone.Guard(tx); err != nil {
+			return rotatedElsewhere(e)
+		}
 		version, _, err = s.promote(tx, e, next)
 		pass.Set("version", version)
 		return err
 	})
 	if err != nil {
 		s.suspect(e) // the source has what the secret does not
-		return nil, err
+		return 0, err
 	}
+	failpoint.Hit(failpoint.RootPromoted)
+	s.liveOf(e).promoted(h.Engine, version)
 	s.secrets.Announce(e.Tenant, path, version)
-	return s.show(ctx, e)
+	failpoint.Hit(failpoint.RootDone)
+	return version, nil
 }
+
+// rotationMargin is what a rotation may take besides opening the source and changing the root there.
+const rotationMargin = 10 * time.Second
 
 // ownsRoot refuses to change a root secret that another engine hands to another server: that server
 // would not learn the new one.
@@ -87,11 +149,7 @@ func (s *Service) settleRotation(ctx context.Context, e *Engine) (*Handle, *cand
 	if err != nil {
 		return nil, nil, err
 	}
-	open := s.Acquire
-	if pending != nil {
-		open = s.openAnew
-	}
-	h, err := open(ctx, e)
+	h, err := s.openNow(ctx, e, pending != nil)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -108,7 +166,7 @@ func (s *Service) settleRotation(ctx context.Context, e *Engine) (*Handle, *cand
 // setRoot makes the source accept a candidate, which is durable before. It is the pending one, since
 // that may take effect at any time and setting it twice does no harm, unless it was made from a root
 // that is no longer in use.
-func (s *Service) setRoot(ctx context.Context, e *Engine, h *Handle, pending *candidate) (*candidate, error) {
+func (s *Service) setRoot(ctx context.Context, e *Engine, h *Handle, alone *lock.Lock, pending *candidate) (*candidate, error) {
 	rotator, ok := h.Engine.(engine.RootRotator)
 	if !ok {
 		return nil, fault.New(fault.InvalidConfig, "an engine of this type cannot rotate its root")
@@ -119,15 +177,17 @@ func (s *Service) setRoot(ctx context.Context, e *Engine, h *Handle, pending *ca
 		if err != nil {
 			return nil, err
 		}
-		if next, err = s.keep(ctx, e, pending, &candidate{From: h.root, fields: fields}); err != nil {
+		failpoint.Hit(failpoint.RootPlanned)
+		if next, err = s.keep(ctx, e, alone, pending, &candidate{From: h.root, fields: fields}); err != nil {
 			return nil, err
 		}
 	}
+	failpoint.Hit(failpoint.RootKept)
 	ctx, cancel := context.WithTimeout(ctx, e.Config.ConnectTimeout+e.Config.OperationTimeout)
 	defer cancel()
 	if err := rotator.SetRoot(ctx, next.fields); err != nil {
 		if kindOf(err) == engine.Refused && next != pending {
-			return nil, errors.Join(err, s.forget(ctx, e, next)) // never to be tried again
+			return nil, errors.Join(err, s.forget(ctx, e, alone, next)) // never to be tried again
 		}
 		s.suspect(e) // nobody knows which root the source has now: the next use finds out
 		return nil, err
@@ -150,7 +210,10 @@ func (s *Service) recoverRoot(ctx context.Context, e *Engine, refused error) (en
 		return nil, 0, err
 	}
 	version := 0
-	if err = e.Reached(opened.SourceID()); err == nil { // what another server accepts says nothing
+	if e.doc.SourceID != "" { // what another server accepts says nothing; a new engine has none yet
+		err = e.Reached(opened.SourceID())
+	}
+	if err == nil {
 		version, err = s.adopt(ctx, e, pending)
 	}
 	if err != nil {
@@ -179,11 +242,12 @@ func (s *Service) adopt(ctx context.Context, e *Engine, c *candidate) (version i
 }
 
 // promote writes a candidate that the source has accepted as the root secret's new version and
-// forgets it, in the caller's transaction; it is noted as the one that works. It is not written twice: whoever found it at the source
-// first has done it for all. version_conflict when another candidate has taken its place.
+// forgets it, in the caller's transaction; it is noted as the one that works, and the one that it was
+// made from as the previous. It is not written twice: whoever found it at the source first has done
+// it for all. version_conflict when another candidate has taken its place.
 func (s *Service) promote(tx store.Tx, e *Engine, c *candidate) (version int, written bool, err error) {
 	path := e.Config.RootCredentialsPath
-	kept, err := tx.Meta(candidateKey(e))
+	kept, err := tx.Meta(candidateKey(e.Tenant, path))
 	switch {
 	case err != nil:
 		return 0, false, err
@@ -196,6 +260,10 @@ func (s *Service) promote(tx store.Tx, e *Engine, c *candidate) (version int, wr
 	case !bytes.Equal(kept, c.sealed):
 		return 0, false, rotatedElsewhere(e)
 	}
+	// Before the version: what is no longer former is let go with it.
+	if err := tx.PutMeta(previousKey(e.Tenant, path), noted(c.From)); err != nil {
+		return 0, false, err
+	}
 	if version, err = s.secrets.AddVersion(tx, e.Tenant, path, c.fields, identity(e).Identity); err != nil {
 		return 0, false, err
 	}
@@ -207,26 +275,9 @@ func (s *Service) promote(tx store.Tx, e *Engine, c *candidate) (version int, wr
 			}
 		}
 	}
-	return version, true, tx.PutMeta(candidateKey(e), nil)
+	return version, true, tx.PutMeta(candidateKey(e.Tenant, path), nil)
 }
 
 func rotatedElsewhere(e *Engine) error {
-	return fault.New(fault.VersionConflict, "the root of engine %s is being rotated by another node: look at the engine's health, and try again", e.Name)
-}
-
-// beginRotation tells whether nobody in this process rotates the root secret now.
-func (s *Service) beginRotation(e *Engine) bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.rotating[candidateKey(e)] {
-		return false
-	}
-	s.rotating[candidateKey(e)] = true
-	return true
-}
-
-func (s *Service) endRotation(e *Engine) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	delete(s.rotating, candidateKey(e))
+	return fault.New(fault.VersionConflict, "the root of engine %s is being rotated by somebody else: wait for the secret's next version, then try again", e.Name)
 }

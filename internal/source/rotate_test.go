@@ -65,11 +65,11 @@ func TestRotationCutOff(t *testing.T) {
 		{"asked, done, not answered", func(w *world) { w.atSetRoot(leasetest.Fault{Kind: leasetest.LoseAfter}, w.die) }, true},
 		{"asked, done long after", func(w *world) { w.atSetRoot(leasetest.Fault{Kind: leasetest.Late, Delay: time.Minute}, w.die) }, true},
 	}
-	// The candidate's and the new version's.
-	for n := 1; n <= 2; n++ {
+	// The lock's, the candidate's and the new version's; the fourth gives the lock back.
+	for n := 1; n <= 3; n++ {
 		crashes = append(crashes,
-			crash{fmt.Sprint("before write ", n), func(w *world) { w.store.before = w.nth(n) }, n == 2},
-			crash{fmt.Sprint("after write ", n), func(w *world) { w.store.after = w.nth(n) }, n == 2})
+			crash{fmt.Sprint("before write ", n), func(w *world) { w.store.before = w.nth(n) }, n == 3},
+			crash{fmt.Sprint("after write ", n), func(w *world) { w.store.after = w.nth(n) }, n == 3})
 	}
 	for _, c := range crashes {
 		t.Run(c.name, func(t *testing.T) {
@@ -123,7 +123,7 @@ func TestRotationWrites(t *testing.T) {
 		n := 0
 		w.store.before = func() { n++ }
 		w.mustRotate()
-		if n != 2 {
+		if n != 4 {
 			w.Errorf("a rotation has %d writes: let it be cut off at each", n)
 		}
 	})
@@ -489,5 +489,90 @@ func TestWrongRootOverACutOffRotation(t *testing.T) {
 		w.write("wrong")
 		w.mustUse()
 		w.wantRoot(3)
+	})
+}
+
+// A source that was put back to its state before the last rotation accepts the root that that was
+// made from: it is used, and health names what is wrong.
+func TestSourcePutBack(t *testing.T) {
+	inWorld(t, func(w *world) {
+		w.mustUse()
+		w.mustRotate()
+		_, before := w.root()
+		one := 1
+		_, err := w.secrets.Patch(context.Background(), w.admin, rootPath, &api.SecretPatch{Options: &api.SecretOptions{MaxVersions: &one}})
+		w.must(err)
+		w.mustRotate()
+		w.host.AcceptRoot(before)
+		w.restart()
+		w.mustUse()
+		if h := w.health(); h.Status != api.EngineMisconfigured {
+			w.Errorf("%+v", h)
+		}
+		w.mustRotate() // from the one that works
+		w.wantRoot(4)
+		w.restart()
+		w.mustUse()
+		if h := w.health(); h.Status != api.EngineHealthy {
+			w.Errorf("%+v", h)
+		}
+	})
+}
+
+// What a rotation has set and not written down is in no other place than beside the secret: it
+// outlives the engine, and goes with the secret.
+func TestCandidateOutlivesTheEngine(t *testing.T) {
+	inWorld(t, func(w *world) {
+		w.mustUse()
+		w.atSetRoot(leasetest.Fault{Kind: leasetest.LoseAfter}, w.die)
+		if err := w.rotate(); err == nil {
+			w.Fatal("the rotation was not cut off")
+		}
+		w.host.SetFault(nil)
+		w.restart()
+		remove := func() {
+			w.Helper()
+			_, err := w.sources.DeleteEngine(context.Background(), w.admin, "one", false, 0)
+			w.must(err)
+		}
+		remove()
+		w.bind("dynamic:one", policy.Rule{PathPattern: rootPath, Permissions: []policy.Permission{policy.Read, policy.Rotate}})
+		w.engine("one")
+		w.mustUse()
+		w.wantRoot(2)
+
+		w.atSetRoot(leasetest.Fault{Kind: leasetest.LoseBefore})
+		w.wantCode(w.rotate(), fault.EngineUnavailable)
+		remove()
+		w.must(w.secrets.Destroy(context.Background(), w.admin, rootPath))
+		w.wantNoCandidate()
+	})
+}
+
+// A root secret is rotated at its source whoever asks in whatever way, and once for all engines that
+// share it.
+func TestRotationOfTheSecret(t *testing.T) {
+	inWorld(t, func(w *world) {
+		w.mustUse()
+		s, err := w.secrets.Rotate(context.Background(), w.admin, rootPath, &api.SecretRotate{})
+		w.must(err)
+		if s.Version != 2 || s.Data != nil {
+			w.Errorf("%+v", s)
+		}
+		w.wantRoot(2)
+		if n := len(w.tried()); n != 1 {
+			w.Errorf("%d passwords were set at the source", n)
+		}
+		w.atSetRoot(leasetest.Fault{Kind: leasetest.Refuse})
+		_, err = w.secrets.Rotate(context.Background(), w.admin, rootPath, &api.SecretRotate{})
+		w.wantCode(err, fault.EngineError)
+		w.wantRoot(2)
+		w.host.SetFault(nil)
+		w.must(w.secrets.RotateTaken(context.Background(), tenant, rootPath))
+		w.wantRoot(3)
+		w.mustUse()
+		if n := w.host.Open(); n > 1 {
+			w.Errorf("%d connections are open", n)
+		}
 	})
 }

@@ -75,16 +75,14 @@ type Service struct {
 	log         *slog.Logger
 	configs     sync.Map // *parsed by engine id
 
-	mu       sync.Mutex
-	lives    map[string]*live // by engine id
-	rotating map[string]bool  // engines whose root is being rotated
+	mu    sync.Mutex
+	lives map[string]*live // by engine id
 }
 
 // New makes the service. SetRevoker completes it.
 func New(c Config) *Service {
 	s := &Service{store: c.Store, door: c.Door, secrets: c.Secrets, keys: c.Keys, endBindings: c.EndBindings,
-		types: map[string]engine.Type{}, namer: c.Namer, dial: c.Dial, log: c.Logger, lives: map[string]*live{},
-		rotating: map[string]bool{}}
+		types: map[string]engine.Type{}, namer: c.Namer, dial: c.Dial, log: c.Logger, lives: map[string]*live{}}
 	for _, t := range c.Types {
 		s.types[t.Name()] = t
 		s.typeNames = append(s.typeNames, t.Name())
@@ -108,15 +106,15 @@ func (s *Service) Uses(cfg *store.Config, tenant, path string) (names []string) 
 }
 
 // Pinned are the versions of a root secret that sources still use or would be opened with again.
-func (s *Service) Pinned(tenant, path string) (versions []int) {
+func (s *Service) Pinned(r store.Reader, tenant, path string) (versions []int) {
 	cfg := s.store.Config()
 	for _, name := range s.Uses(cfg, tenant, path) {
 		e, err := s.Engine(cfg, tenant, name)
 		if err != nil {
 			continue
 		}
-		if last, err := s.notedRoot(context.Background(), e.ID); err == nil && last > 0 {
-			versions = append(versions, last)
+		if former, err := formerRoots(r, e); err == nil {
+			versions = append(versions, former...)
 		}
 		l := s.liveOf(e)
 		l.mu.Lock()

@@ -87,7 +87,7 @@ func (w *world) start(key seal.Seal) {
 	p.sources = source.New(source.Config{Store: p.store, Door: door, Secrets: p.secrets, Keys: keys,
 		EndBindings: func(store.Tx, string, string) error { return nil }, Types: []engine.Type{p.kind},
 		Namer: statement.NewNamer(base.Installation(), []byte("key"), nil), Logger: slog.New(slog.DiscardHandler)})
-	p.secrets.Join(secret.Hooks{InUse: p.sources.Uses, Pinned: p.sources.Pinned,
+	p.secrets.Join(secret.Hooks{InUse: p.sources.Uses, Pinned: p.sources.Pinned, AtSource: p.sources.RotateSecret, Gone: p.sources.ForgetRoot,
 		Changed: func(string, string, int) { p.sources.SecretChanged() }})
 	w.process = p
 }

@@ -170,6 +170,9 @@ type LeaseFilter struct {
 	ExpiresBefore *time.Time
 	ExpiresAfter  *time.Time
 	IssuedBefore  *time.Time
+	// OverdueAt selects active and revoking leases that should be dead at that moment: past their
+	// end, or asked to be revoked before.
+	OverdueAt *time.Time
 	// Residue selects revoked leases that left one.
 	Residue bool
 }

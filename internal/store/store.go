@@ -33,6 +33,11 @@ type Store interface {
 	// Read runs fn on one consistent snapshot. It never waits for writers.
 	Read(ctx context.Context, fn func(r Reader) error) error
 
+	// Export hands all that the store holds to fn, one record after the other, of one consistent
+	// snapshot, while others write: they do not wait, and only a page of rows is in memory. An error
+	// of fn ends it and is returned as it is. What it gives, the Import of either store takes.
+	Export(ctx context.Context, fn func(r *Record) error) error
+
 	// Config is the configuration as of the last commit: immutable, cheap to ask for.
 	Config() *Config
 
@@ -85,9 +90,9 @@ type Reader interface {
 	// Overdue tells how many leases of the engine are past their end or asked to be revoked and
 	// not dead, and since when the oldest is.
 	Overdue(engineID string, now time.Time) (n int, oldest time.Time, err error)
-	// NextDue tells for each engine when its next lease is due, and not claimed; a valid claim is
-	// due again at its Until.
-	NextDue() (map[string]time.Time, error)
+	// NextDue tells for each engine when its next lease is due, and not claimed; a claim that is valid
+	// at now is due again at its Until. What it says is due, ClaimDue of the same moment claims.
+	NextDue(now time.Time) (map[string]time.Time, error)
 
 	// OpenFences are those whose leases are not all marked yet.
 	OpenFences() ([]*Fence, error)
@@ -153,6 +158,9 @@ type Tx interface {
 	// UpdateLease reads the row, changes it by fn, writes it and keeps the counters. An error of
 	// fn changes nothing. It returns the row as written.
 	UpdateLease(id string, fn func(l *Lease) error) (*Lease, error)
+	// LockLeases reads rows at once that UpdateLease is about to change one by one: in the shared
+	// store each would be a trip of its own, while others wait. One that is absent is passed over.
+	LockLeases(ids []string) error
 	// ClaimDue claims up to limit rows of the engine that are due and not under a valid claim,
 	// the longest due first, and returns them. A claim of an older epoch of a node, or past its
 	// Until, is void.

@@ -3,111 +3,95 @@ package crash_test
 import (
 	"context"
 	"fmt"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
 	"time"
 
-	"github.com/jackc/pgx/v5"
-
 	"github.com/scaivault/scaivault/api"
 	"github.com/scaivault/scaivault/client"
 )
 
-// settle waits until every issuance, renewal and revocation that a kill cut off
-// is decided.
-func (w *world) settle(t *testing.T) {
+const (
+	// latest is how long an account may outlive its end while a node is up.
+	latest = 10 * time.Second
+	// tried is how many of the credentials that live must log in at the end.
+	tried = 500
+)
+
+// compare is the oracle: what the source, the leases, the callers and the audit
+// chains say must be one story.
+func (w *world) compare(t *testing.T, p plan) report {
 	t.Helper()
-	admin := w.vault.Admin(t)
-	open := func(status api.LeaseStatus) int {
-		leases, err := client.Collect(admin.Leases(t.Context(), client.LeaseFilter{Status: status}))
-		if err != nil {
-			t.Fatalf("list the leases: %v", err)
-		}
-		return len(leases)
+	leases, accounts := w.leases(t, ""), w.accounts(t)
+	trail := w.trail(t)
+	r := report{world: w.name}
+	w.disturbances(&r, p)
+
+	r.count("credentials answered", len(w.given))
+	for _, what := range []string{"log-ins", "renewals", "revocations"} {
+		r.count(what+" answered", w.answers[what])
 	}
-	for deadline := time.Now().Add(2 * time.Minute); open(api.LeaseIssuing)+open(api.LeaseRevoking) > 0; time.Sleep(100 * time.Millisecond) {
-		if time.Now().After(deadline) {
-			t.Fatalf("%d are still issuing and %d revoking; the server's output: %s", open(api.LeaseIssuing), open(api.LeaseRevoking), tail(w.vault.Output()))
-		}
+	r.count("revocations by prefix answered", len(w.prefixes))
+	r.count("leases in all", len(leases))
+	r.count("audit entries in all chains", trail.entries)
+	r.none("chains that do not verify", trail.broken(t))
+	r.none("left under way by trouble that ended", w.left)
+
+	w.compareAccounts(&r, leases, accounts)
+	w.compareAnswers(t, &r, leases, trail)
+	w.compareRotations(t, &r, trail)
+
+	r.count("accounts seen at their end", w.lateness.ends)
+	r.text("latest death after the end while a node was up", seconds(w.lateness.able))
+	r.text("the same with outages of everything", seconds(w.lateness.all))
+	if p.full && w.lateness.able > latest {
+		r.wrong = append(r.wrong, fmt.Sprintf("an account outlived its end by %s while a node was up", w.lateness.able))
 	}
-	w.awaitEnds(t)
+	for _, what := range w.refusals {
+		t.Log(what)
+	}
+	r.none("answers but 503 that no trouble explains", len(w.refusals))
+	t.Logf("\n%s", r)
+	if len(r.wrong) > 0 {
+		w.keepLogs(t)
+	}
+	return r
 }
 
-// awaitEnds waits until the source has the end of every lease: a renewal that a
-// kill cut off is set again after its deadline.
-func (w *world) awaitEnds(t *testing.T) {
+// keepLogs writes down what the servers said, for whoever looks for a cause.
+func (w *world) keepLogs(t *testing.T) {
 	t.Helper()
-	for deadline := time.Now().Add(time.Minute); ; time.Sleep(500 * time.Millisecond) {
-		wrong := w.wrongEnds(t)
-		if len(wrong) == 0 {
-			return
+	const dir = "../../.cache/crash-logs"
+	if err := os.MkdirAll(dir, 0o750); err != nil {
+		t.Fatal(err)
+	}
+	for k, n := range w.nodes {
+		path := filepath.Join(dir, fmt.Sprintf("%s-%d.log", strings.ReplaceAll(t.Name(), "/", "-"), k))
+		if err := os.WriteFile(path, []byte(n.vault.Output()), 0o600); err != nil {
+			t.Fatal(err)
 		}
-		if time.Now().After(deadline) {
-			t.Errorf("the source has another end than the lease: %s", strings.Join(wrong[:min(5, len(wrong))], "; "))
-			return
-		}
+		t.Logf("the output of %s is in %s", n.vault.URL, path)
 	}
 }
 
-func (w *world) wrongEnds(t *testing.T) (wrong []string) {
-	t.Helper()
-	accounts := w.accounts(t)
-	for name, l := range w.leases(t) {
-		until, there := accounts[name]
-		if l.Status == api.LeaseActive && there && until.Sub(l.ExpiresAt).Abs() > time.Second {
-			wrong = append(wrong, fmt.Sprintf("%s: %s there, %s here", name, until, l.ExpiresAt))
-		}
+func (w *world) disturbances(r *report, p plan) {
+	r.text("seed", p.seed)
+	r.text("lasted", p.lasts)
+	for _, kind := range []string{killNode, shortPause, longPause, loseStore, loseSource, loseSources, killDatabase} {
+		r.count(kind, w.done[kind])
 	}
-	return wrong
+	for _, f := range faults {
+		r.count("cut: "+f.name, w.cuts[f.name])
+	}
 }
 
-// accounts are those at the source, with their ends.
-func (w *world) accounts(t *testing.T) map[string]time.Time {
-	t.Helper()
-	rows, err := w.source.Superuser(t).Query(t.Context(), `SELECT rolname, coalesce(rolvaliduntil, 'epoch') FROM pg_roles WHERE rolname LIKE 'v\_%'`)
-	if err != nil {
-		t.Fatalf("list the accounts: %v", err)
-	}
-	accounts := map[string]time.Time{}
-	var name string
-	var until time.Time
-	if _, err := pgx.ForEachRow(rows, []any{&name, &until}, func() error {
-		accounts[name] = until
-		return nil
-	}); err != nil {
-		t.Fatalf("list the accounts: %v", err)
-	}
-	return accounts
-}
-
-// leases are all, by user name.
-func (w *world) leases(t *testing.T) map[string]api.Lease {
-	t.Helper()
-	leases := map[string]api.Lease{}
-	for l, err := range w.vault.Admin(t).Leases(t.Context(), client.LeaseFilter{}) {
-		if err != nil {
-			t.Fatalf("list the leases: %v", err)
-		}
-		leases[l.Username] = l
-	}
-	return leases
-}
-
-// line of the table: what was counted, and whether it must be none.
-type line struct {
-	what  string
-	count int
-	none  bool
-}
-
-// compare prints the table, and fails where something is to be none and is not.
-func (w *world) compare(t *testing.T) {
-	t.Helper()
-	leases, accounts := w.leases(t), w.accounts(t)
-	requested, chain := w.trail(t)
-
-	orphans, zombies, lost := 0, 0, 0
+// compareAccounts holds the source against the leases.
+func (w *world) compareAccounts(r *report, leases map[string]api.Lease, accounts map[string]time.Time) {
+	orphans, zombies, lost, unconfirmed, absent := 0, 0, 0, 0, 0
 	for name := range accounts {
 		if l, known := leases[name]; !known {
 			orphans++
@@ -115,116 +99,111 @@ func (w *world) compare(t *testing.T) {
 			zombies++
 		}
 	}
-	unconfirmed, recovered := 0, 0
+	early := 0
 	for name, l := range leases {
-		if _, there := accounts[name]; l.Status == api.LeaseActive && !there {
+		if _, there := accounts[name]; l.Status == api.LeaseActive && !there && time.Until(l.ExpiresAt) > 0 {
 			lost++
 		}
 		if l.Unconfirmed {
 			unconfirmed++
 		}
-		if l.Revocation != nil && l.Revocation.Reason == api.ReasonIssueFailed {
-			recovered++
+		if l.Revocation == nil {
+			continue
+		}
+		switch l.Revocation.Reason {
+		case api.ReasonIssueFailed:
+			absent++
+		case api.ReasonExpired:
+			if l.RevokedAt != nil && l.RevokedAt.Before(l.ExpiresAt) {
+				early++
+			}
 		}
 	}
-	unknown, unrecorded, unasked, undead, revoked := 0, 0, 0, 0, 0
+	r.count("issuances cut off: found usable, kept as unconfirmed", unconfirmed)
+	r.count("issuances cut off: found absent, closed", absent)
+	r.none("orphans (accounts without a lease)", orphans)
+	r.none("accounts of revoked leases", zombies)
+	r.none("leases lost (living, without an account)", lost)
+	r.none("ended before their end", early)
+}
+
+// compareAnswers holds what the callers were told against the leases and the
+// trail.
+func (w *world) compareAnswers(t *testing.T, r *report, leases map[string]api.Lease, trail trail) {
+	t.Helper()
+	unknown, unasked, refused, undead, survivors, unrecorded := 0, 0, 0, 0, 0, 0
 	var usable []*credential
 	for _, c := range w.given {
 		l, known := leases[c.username]
-		switch {
-		case !known || l.LeaseID != c.lease:
+		if !known || l.LeaseID != c.lease {
 			unknown++
 			continue
-		case l.Status == api.LeaseActive:
-			usable = append(usable, c)
-		case l.Revocation.Reason != api.ReasonRevoked || !c.revokeAsked:
-			unasked++
-			t.Logf("%s was given and ended by %q of %s", c.username, l.Revocation.Reason, l.Revocation.RequestedBy)
-		default:
-			revoked++
 		}
-		if c.revoked && l.Status != api.LeaseRevoked {
+		if l.Status == api.LeaseActive && time.Until(l.ExpiresAt) > time.Minute {
+			usable = append(usable, c)
+		}
+		if !w.asked(c, l) {
+			unasked++
+			t.Logf("%s was given until %s and ended: %+v", c.username, c.ends, *l.Revocation)
+		}
+		if !c.refusedAt.IsZero() && c.refusedAt.Before(c.ends) && (l.Revocation == nil || c.refusedAt.Before(l.Revocation.RequestedAt)) {
+			refused++
+			t.Logf("%s was refused at %s: %+v", c.username, c.refusedAt, l)
+		}
+		if c.revoked && (l.Status != api.LeaseRevoked || c.survived) {
 			undead++
 		}
-		if !requested[c.lease] {
+		if l.Status == api.LeaseActive && w.prefixRevoked(c) {
+			survivors++
+		}
+		if !trail.requested[c.lease] || !trail.decided[c.lease] {
 			unrecorded++
 		}
 	}
-	lines := []line{
-		{"kills", w.kills, false},
-		{"credentials answered", len(w.given), false},
-		{"  of these log in", len(usable), false},
-		{"  of these revoked as asked", revoked, false},
-		{"leases in all", len(leases), false},
-		{"  found usable after a kill, kept as unconfirmed", unconfirmed, false},
-		{"  found absent after a kill, closed", recovered, false},
-		{"rotations of the root answered", w.rotations, false},
-		{"audit entries in the chain", int(chain.Chains[0].Entries), false},
-		{"root locked out", w.lockedOut(t), true},
-		{"accounts without a lease", orphans, true},
-		{"accounts of revoked leases", zombies, true},
-		{"living leases without an account", lost, true},
-		{"answered but unknown", unknown, true},
-		{"answered, and ended without a named cause", unasked, true},
-		{"answered, living, and refused by the source", w.refused(t, usable), true},
-		{"revocations answered 204 that did not hold", undead, true},
-		{"answered without the entry of their request", unrecorded, true},
-	}
-	var table strings.Builder
-	for _, l := range lines {
-		fmt.Fprintf(&table, "  %-50s %6d\n", l.what, l.count)
-		if l.none && l.count != 0 {
-			t.Errorf("%s: %d", l.what, l.count)
-		}
-	}
-	t.Logf("refusals: %v\n%s", w.other, table.String())
-	if !chain.OK {
-		t.Errorf("the audit chain does not verify: %+v", chain.Chains)
-	}
-	for code, n := range w.other {
-		if !strings.HasPrefix(code, "503") {
-			t.Errorf("callers were answered %s, %d times", code, n)
-		}
-	}
+	rand.Shuffle(len(usable), func(i, j int) { usable[i], usable[j] = usable[j], usable[i] })
+	usable = usable[:min(tried, len(usable))]
+	r.count("living credentials tried at the end", len(usable))
+	r.none("answered but unknown", unknown)
+	r.none("answers without audit entry", unrecorded)
+	r.none("answered, and ended without a named cause", unasked)
+	r.none("answered, living, and refused by the source", refused+w.lockedOutOf(t, usable))
+	r.none("revocations answered 204 that did not hold", undead)
+	r.none("survivors of a revocation by prefix", survivors)
 }
 
-// trail is the set of leases whose request is in the audit trail, and the proof
-// of the chain.
-func (w *world) trail(t *testing.T) (requested map[string]bool, chain api.AuditVerification) {
-	t.Helper()
-	admin := w.vault.Admin(t)
-	requested = map[string]bool{}
-	for entry, err := range admin.AuditLogs(t.Context(), client.AuditFilter{Action: "dynamic_generate"}) {
-		if err != nil {
-			t.Fatalf("read the audit trail: %v", err)
-		}
-		if id, _ := entry.ExtraData["lease_id"].(string); entry.ExtraData["outcome"] == "requested" {
-			requested[id] = true
-		}
+// asked tells whether the end of a credential that was answered has a cause that
+// the callers know, too. One that lives has needed none.
+func (w *world) asked(c *credential, l api.Lease) bool {
+	if l.Revocation == nil {
+		return true
 	}
-	chain, err := admin.VerifyAudit(t.Context())
-	if err != nil || len(chain.Chains) == 0 {
-		t.Fatalf("verify the audit chain: %+v, %v", chain, err)
+	switch l.Revocation.Reason {
+	case api.ReasonRevoked:
+		return c.revokeAsked
+	case api.ReasonPrefix:
+		return c.role == batch
+	case api.ReasonExpired:
+		return !l.Revocation.RequestedAt.Before(c.ends)
 	}
-	return requested, chain
+	return false
 }
 
-// lockedOut is 1 when the root that the kills left does not serve, or cannot be
-// rotated once more.
-func (w *world) lockedOut(t *testing.T) int {
-	t.Helper()
-	admin := w.vault.Admin(t)
-	_, rotated := admin.RotateRoot(t.Context(), "db")
-	health, err := admin.EngineHealth(t.Context(), "db")
-	if rotated == nil && err == nil && health.Status == api.EngineHealthy {
-		return 0
+// prefixRevoked tells whether a credential was answered before a revocation of
+// its prefix that was answered began.
+func (w *world) prefixRevoked(c *credential) bool {
+	if c.role != batch {
+		return false
 	}
-	t.Logf("rotate the root: %v; health: %+v, %v", rotated, health, err)
-	return 1
+	for _, p := range w.prefixes {
+		if c.answered.Before(p.begun) {
+			return true
+		}
+	}
+	return false
 }
 
-// refused counts the credentials that the source does not let in.
-func (w *world) refused(t *testing.T, creds []*credential) (n int) {
+// lockedOutOf counts the credentials that the source does not let in.
+func (w *world) lockedOutOf(t *testing.T, creds []*credential) (n int) {
 	t.Helper()
 	todo := make(chan *credential)
 	var mu sync.Mutex
@@ -232,11 +211,8 @@ func (w *world) refused(t *testing.T, creds []*credential) (n int) {
 	for range 8 {
 		logins.Go(func() {
 			for c := range todo {
-				ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
-				conn, err := pgx.Connect(ctx, w.source.URL(c.username, c.password, w.db))
-				if err == nil {
-					_ = conn.Close(ctx)
-				} else {
+				ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+				if err := w.login(ctx, c); err != nil {
 					mu.Lock()
 					n++
 					t.Logf("%s was given and is refused: %v", c.username, err)
@@ -251,5 +227,115 @@ func (w *world) refused(t *testing.T, creds []*credential) (n int) {
 	}
 	close(todo)
 	logins.Wait()
+	return n
+}
+
+// compareRotations wants every version of the root secret to come of one
+// request, and the root that is left to work.
+func (w *world) compareRotations(t *testing.T, r *report, trail trail) {
+	t.Helper()
+	secret, err := w.admin(t).SecretMetadata(t.Context(), rootPath)
+	must(t, err)
+	versions := secret.Version - 1 // the first is no rotation's
+	r.count("root rotations answered", w.rotations.answered)
+	r.count("root rotations finished without an answer", versions-w.rotations.answered)
+	r.count("  of these finished by whoever came after", trail.recovered)
+	twice := max(0, versions-w.rotations.answered-w.rotations.unknown) // more than were asked for
+	for version, n := range trail.rotated {
+		if n > 1 {
+			twice++
+			t.Logf("version %d of the root secret was written by %d rotations", version, n)
+		}
+	}
+	r.none("root rotated twice for one request", twice)
+	r.none("root versions without a rotation in the trail, or the reverse", abs(versions-trail.versions()))
+	r.none("root locked out", w.lockedOut(t))
+}
+
+func abs(n int) int { return max(n, -n) }
+
+// lockedOut is 1 when the root that the trouble left does not serve, or cannot
+// be rotated once more. A rotation that was cut off holds the root for a while.
+func (w *world) lockedOut(t *testing.T) int {
+	t.Helper()
+	admin := w.admin(t)
+	for deadline := time.Now().Add(2 * time.Minute); ; time.Sleep(time.Second) {
+		_, rotated := admin.RotateRoot(t.Context(), "db")
+		health, err := admin.EngineHealth(t.Context(), "db")
+		if rotated == nil && err == nil && health.Status == api.EngineHealthy {
+			return 0
+		}
+		if time.Now().After(deadline) {
+			t.Logf("rotate the root: %v; health: %+v, %v", rotated, health, err)
+			return 1
+		}
+	}
+}
+
+// trail is what the audit chains tell.
+type trail struct {
+	requested map[string]bool // leases whose request is there
+	decided   map[string]bool // leases whose outcome is there
+	rotated   map[int]int     // requests that made a version of the root secret
+	adopted   map[int]bool    // versions that were found at the source
+	recovered int
+	entries   int
+	chains    api.AuditVerification
+}
+
+func (w *world) trail(t *testing.T) trail {
+	t.Helper()
+	admin := w.admin(t)
+	found := trail{requested: map[string]bool{}, decided: map[string]bool{}, rotated: map[int]int{}, adopted: map[int]bool{}}
+	for entry, err := range admin.AuditLogs(t.Context(), client.AuditFilter{Action: "dynamic_generate"}) {
+		must(t, err)
+		if id, _ := entry.ExtraData["lease_id"].(string); entry.ExtraData["outcome"] == "requested" {
+			found.requested[id] = true
+		} else {
+			found.decided[id] = true
+		}
+	}
+	for entry, err := range admin.AuditLogs(t.Context(), client.AuditFilter{Action: "dynamic_engine_rotate_root"}) {
+		must(t, err)
+		version, _ := entry.ExtraData["version"].(float64)
+		switch {
+		case !entry.Success:
+		case entry.ExtraData["recovered"] == true:
+			found.recovered++
+			found.adopted[int(version)] = true
+		default:
+			found.rotated[int(version)]++
+		}
+	}
+	var err error
+	if found.chains, err = admin.VerifyAudit(t.Context()); err != nil || len(found.chains.Chains) != len(w.nodes) {
+		t.Fatalf("verify the audit chains: %+v, %v", found.chains, err)
+	}
+	for _, c := range found.chains.Chains {
+		found.entries += int(c.Entries)
+	}
+	return found
+}
+
+// versions counts those of the root secret that the trail names.
+func (f trail) versions() int {
+	n := len(f.rotated)
+	for version := range f.adopted {
+		if f.rotated[version] == 0 {
+			n++
+		}
+	}
+	return n
+}
+
+// broken counts the chains that do not verify.
+func (f trail) broken(t *testing.T) (n int) {
+	t.Helper()
+	for _, c := range f.chains.Chains {
+		if !c.OK {
+			n++
+			t.Logf("chain: %+v", c)
+		}
+	}
 	return n
 }

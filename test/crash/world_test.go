@@ -3,10 +3,10 @@ package crash_test
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
-	"math/rand/v2"
 	"net/http"
+	"os"
+	"path/filepath"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -17,236 +17,195 @@ import (
 	"github.com/scaivault/scaivault/client"
 	"github.com/scaivault/scaivault/engine/postgresql"
 	"github.com/scaivault/scaivault/test/pgtest"
+	"github.com/scaivault/scaivault/test/proxy"
 	"github.com/scaivault/scaivault/test/vaulttest"
 )
 
 const (
-	functions  = postgresql.SetupDefiner
-	createRole = postgresql.SetupCreateRole
-	privileges = "privileges"
-	statements = "statements"
+	rootPath = "infra/root"
+	// reader is issued, renewed, revoked and left to its end; batch is revoked by
+	// its prefix now and then.
+	reader = "reader"
+	batch  = "batch"
 
-	// operationTimeout is short, so that cut off issuances are decided soon.
+	// operationTimeout is short, so that issuances that were cut off are decided soon.
 	operationTimeout = "3s"
-	life             = 2 * time.Hour
-	rotateEvery      = 1500 * time.Millisecond
 )
 
-// world is the server under test, its source, and what the callers were told.
+// world is the servers under test, their store and source, and what the callers
+// were told.
 type world struct {
-	vault  *vaulttest.Server
-	source *pgtest.Server
-	db     string
-	app    *client.Client // of a service account, whose tokens outlive the kills
-	keeper *client.Client // of the one that rotates the root
-	kills  int
-
-	rotating atomic.Bool
+	name     string
+	nodes    []*node
+	source   *pgtest.Server
+	db       string         // at the source
+	database *pgtest.Server // of the store; nil where it is embedded
+	full     bool           // see plan
+	away     atomic.Bool    // the database is not there
+	returned atomic.Int64   // when it was there again, in Unix nanoseconds
 
 	mu        sync.Mutex
 	given     []*credential
-	rotations int            // of the root, answered
-	other     map[string]int // errors that are no answer of the server's death
+	prefixes  []prefixRevocation
+	rotations rotations
+	answers   map[string]int // of other calls, by what was asked
+	refusals  []string       // that no trouble explains
+	done      map[string]int // steps, by kind
+	cuts      map[string]int // of networks, by fault
+	lateness  lateness
+	left      int // under way, after everything had its time to finish
 }
 
-// credential is what a caller was answered, and what it did with it.
-type credential struct {
-	lease, username, password string
-
-	revokeAsked, revoked bool // revoked: 204 was answered
-}
-
-func newWorld(t *testing.T, major int, way, form string) *world {
+func newWorld(t *testing.T, name string, major int) *world {
 	t.Helper()
-	w := &world{
-		vault: vaulttest.Start(t), other: map[string]int{},
-		source: pgtest.Start(t, major, pgtest.WithFsync()),
-	}
+	w := &world{name: name, answers: map[string]int{}, done: map[string]int{}, cuts: map[string]int{},
+		source: pgtest.Start(t, major), lateness: lateness{late: map[string]time.Duration{}}}
 	w.db = w.source.CreateDB(t)
 	w.source.ExecIn(t, w.db, "CREATE TABLE items (id int)")
-	root, password := w.source.NewRoot(t, pgtest.Plain)
-	sql, err := postgresql.SetupSQL(postgresql.Setup{Root: root, Database: w.db, Owner: pgtest.Superuser, Way: way})
+	return w
+}
+
+// newEmbedded is one node with its store in a folder. Its engine's root makes
+// users itself, by statements.
+func newEmbedded(t *testing.T, vault *vaulttest.Server) *world {
+	t.Helper()
+	w := newWorld(t, "one node, embedded store", 15)
+	n := &node{vault: vault, source: proxy.New(t, w.source.Addr())}
+	w.nodes = []*node{n}
+	w.configure(t, setup{addr: n.source.Addr(), kind: pgtest.CreateRole, way: postgresql.SetupCreateRole, role: client.Document{
+		"creation_statements": []string{`CREATE ROLE "{{name}}" LOGIN PASSWORD '{{password}}' VALID UNTIL '{{expiration}}'`}}})
+	return w
+}
+
+// newShared is nodes on one database. Their engine's root calls functions that
+// an administrator has installed, and members of a group come of it.
+func newShared(t *testing.T, count int) *world {
+	t.Helper()
+	w := newWorld(t, fmt.Sprintf("%d nodes, PostgreSQL as the store", count), 17)
+	w.database = pgtest.Start(t, 16, pgtest.WithFsync())
+	url := w.database.SuperURL(w.database.CreateDB(t))
+	sources := newRouter(t, w.source.Addr())
+	started := vaulttest.Node{Program: vaulttest.Program(t), KeyFile: filepath.Join(t.TempDir(), "seal.key")}
+	for range count {
+		n := &node{source: proxy.New(t, w.source.Addr()), store: proxy.New(t, w.database.Addr())}
+		started.Database = n.store.Through(t, url)
+		n.vault = vaulttest.StartNode(t, started)
+		started.Token = n.vault.Token()
+		id, err := os.ReadFile(filepath.Join(n.vault.Dir, "node-id"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		sources.lead(strings.TrimSpace(string(id)), n.source.Addr())
+		w.nodes = append(w.nodes, n)
+	}
+	w.configure(t, setup{addr: sources.addr(), kind: pgtest.Plain, way: postgresql.SetupDefiner, role: client.Document{
+		"privileges": []string{"SELECT ON ALL TABLES IN SCHEMA public"}}})
+	return w
+}
+
+// setup is how the engine reaches its source, and what its roles are.
+type setup struct {
+	addr string
+	kind pgtest.RootKind
+	way  string
+	role client.Document
+}
+
+func (w *world) configure(t *testing.T, s setup) {
+	t.Helper()
+	root, password := w.source.NewRoot(t, s.kind)
+	sql, err := postgresql.SetupSQL(postgresql.Setup{Root: root, Database: w.db, Owner: pgtest.Superuser, Way: s.way})
 	if err != nil {
 		t.Fatal(err)
 	}
 	w.source.ExecIn(t, w.db, sql)
-	if err := w.configure(t, root, password, form); err != nil {
-		t.Fatalf("set the server up: %v", err)
-	}
-	return w
-}
-
-func (w *world) configure(t *testing.T, root, password, form string) error {
-	t.Helper()
-	ctx, admin := t.Context(), w.vault.Admin(t)
-	const path = "infra/root"
-	quoted := func(text string) json.RawMessage { return json.RawMessage(fmt.Sprintf("%q", text)) }
-	if _, err := admin.WriteSecret(ctx, path, api.SecretWrite{Data: map[string]json.RawMessage{"username": quoted(root), "password": quoted(password)}}); err != nil {
-		return err
-	}
-	if err := w.allow(ctx, admin, "system", "dynamic:db", api.PolicyRule{PathPattern: path, Permissions: []api.Permission{"read", "rotate"}}); err != nil {
-		return err
-	}
-	var err error
-	if w.app, err = w.account(ctx, t, "app", api.PolicyRule{PathPattern: "dynamic/db/*", Permissions: []api.Permission{"dynamic:generate"}}); err != nil {
-		return err
-	}
-	if w.keeper, err = w.account(ctx, t, "keeper", api.PolicyRule{PathPattern: "dynamic/db", Permissions: []api.Permission{"dynamic:manage"}},
-		api.PolicyRule{PathPattern: path, Permissions: []api.Permission{"rotate"}}); err != nil {
-		return err
-	}
+	ctx, admin := t.Context(), w.nodes[0].vault.Admin(t)
 	config, err := json.Marshal(map[string]any{
-		"plugin": "postgresql", "root_credentials_path": path, "operation_timeout": operationTimeout, "connect_timeout": "2s",
-		"connection_url":   fmt.Sprintf("postgresql://{{username}}:{{password}}@%s/%s?sslmode=disable", w.source.Addr(), w.db),
+		"plugin": "postgresql", "root_credentials_path": rootPath, "operation_timeout": operationTimeout, "connect_timeout": "2s",
+		"connection_url":   fmt.Sprintf("postgresql://{{username}}:{{password}}@%s/%s?sslmode=disable", s.addr, w.db),
 		"scram_iterations": 1, "max_open_connections": 8, // more of the work is ours
 	})
-	if err != nil {
-		return err
+	must(t, err)
+	_, err = admin.WriteSecret(ctx, rootPath, api.SecretWrite{Data: map[string]json.RawMessage{"username": quoted(root), "password": quoted(password)}})
+	must(t, err)
+	w.allow(ctx, t, "system", "dynamic:db", api.PolicyRule{PathPattern: rootPath, Permissions: []api.Permission{"read", "rotate"}})
+	app := w.account(ctx, t, "app", api.PolicyRule{PathPattern: "dynamic/db/*", Permissions: []api.Permission{"dynamic:generate", "dynamic:manage"}})
+	keeper := w.account(ctx, t, "keeper", api.PolicyRule{PathPattern: "dynamic/db", Permissions: []api.Permission{"dynamic:manage"}},
+		api.PolicyRule{PathPattern: rootPath, Permissions: []api.Permission{"rotate"}})
+	for _, n := range w.nodes {
+		n.app, n.keeper = login(t, n, app), login(t, n, keeper)
 	}
-	if _, err := admin.CreateEngine(ctx, api.EngineRequest{Name: "db", Type: "database", Config: config}); err != nil {
-		return err
+	_, err = admin.CreateEngine(ctx, api.EngineRequest{Name: "db", Type: "database", Config: config})
+	must(t, err)
+	for _, name := range []string{reader, batch} {
+		s.role["name"] = name
+		_, err = admin.CreateRole(ctx, "db", s.role)
+		must(t, err)
 	}
-	role := client.Document{"name": "reader", "privileges": []string{"SELECT ON ALL TABLES IN SCHEMA public"}}
-	if form == statements {
-		role = client.Document{"name": "reader", "creation_statements": []string{`CREATE ROLE "{{name}}" LOGIN PASSWORD '{{password}}' VALID UNTIL '{{expiration}}'`}}
-	}
-	_, err = admin.CreateRole(ctx, "db", role)
-	return err
 }
 
-// account makes a service account with these rules and gives its client.
-func (w *world) account(ctx context.Context, t *testing.T, name string, rules ...api.PolicyRule) (*client.Client, error) {
+// account makes a service account with these rules.
+func (w *world) account(ctx context.Context, t *testing.T, name string, rules ...api.PolicyRule) api.ServiceAccount {
 	t.Helper()
-	admin := w.vault.Admin(t)
-	account, err := admin.CreateServiceAccount(ctx, api.ServiceAccountRequest{Name: name, Scopes: []string{"dynamic:generate", "dynamic:manage"}})
-	if err != nil {
-		return nil, err
-	}
-	if err := w.allow(ctx, admin, "service_account", account.IdentityID, rules...); err != nil {
-		return nil, err
-	}
-	return w.vault.Client(t, client.Config{
+	account, err := w.nodes[0].vault.Admin(t).CreateServiceAccount(ctx, api.ServiceAccountRequest{Name: name, Scopes: []string{"dynamic:generate", "dynamic:manage"}})
+	must(t, err)
+	w.allow(ctx, t, "service_account", account.IdentityID, rules...)
+	return account
+}
+
+// login is a service account's client at one node. Tokens outlive the kills.
+func login(t *testing.T, n *node, account api.ServiceAccount) *client.Client {
+	t.Helper()
+	return n.vault.Client(t, client.Config{
 		ClientID: account.ClientID, ClientSecret: account.ClientSecret,
 		HTTPClient: &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: callers}},
-	}), nil
+	})
 }
 
-func (w *world) allow(ctx context.Context, admin *client.Client, kind, identity string, rules ...api.PolicyRule) error {
+func (w *world) allow(ctx context.Context, t *testing.T, kind, identity string, rules ...api.PolicyRule) {
+	t.Helper()
+	admin := w.nodes[0].vault.Admin(t)
 	_, name, _ := strings.Cut(identity, ":")
 	policy, err := admin.CreatePolicy(ctx, api.PolicyRequest{Name: name, Rules: rules})
-	if err != nil {
-		return err
-	}
+	must(t, err)
 	_, err = admin.BindPolicy(ctx, policy.ID, api.BindingRequest{IdentityType: kind, IdentityID: identity})
-	return err
+	must(t, err)
 }
 
-// employ sets the callers to work until stop is called.
-func (w *world) employ(t *testing.T) (stop func()) {
+// able tells whether a node is up, with its store and its source within reach.
+func (w *world) able() bool {
+	if w.away.Load() {
+		return false
+	}
+	for _, n := range w.nodes {
+		if n.well() {
+			return true
+		}
+	}
+	return false
+}
+
+// wasAble tells whether the node could do its work while it served a request
+// that ends now.
+func (w *world) wasAble(n *node) bool {
+	begun := time.Now().Add(-patience).UnixNano()
+	return n.well() && n.healed.Load() < begun && !w.away.Load() && w.returned.Load() < begun
+}
+
+// admin is the administrator at the first node.
+func (w *world) admin(t *testing.T) *client.Client {
 	t.Helper()
-	ctx, cancel := context.WithCancel(t.Context())
-	var all sync.WaitGroup
-	for range callers {
-		all.Go(func() { w.repeat(ctx, 5*time.Millisecond, w.once) })
-	}
-	all.Go(func() { w.repeat(ctx, 5*time.Millisecond, w.rotate) })
-	return func() {
-		cancel()
-		all.Wait()
-	}
+	return w.nodes[0].vault.Admin(t)
 }
 
-// repeat does something again and again; after a failure, mostly since the
-// server is down, it pauses.
-func (w *world) repeat(ctx context.Context, pause time.Duration, do func(context.Context) error) {
-	for ctx.Err() == nil {
-		err := do(ctx)
-		if err == nil || ctx.Err() != nil {
-			continue
-		}
-		var refused *client.Error
-		if errors.As(err, &refused) {
-			w.note(refused)
-		}
-		time.Sleep(pause)
-	}
-}
+func quoted(text string) json.RawMessage { return json.RawMessage(fmt.Sprintf("%q", text)) }
 
-// rotate changes the root's password at the source (law L9), after a pause.
-func (w *world) rotate(ctx context.Context) error {
-	select {
-	case <-time.After(rotateEvery):
-	case <-ctx.Done():
-		return nil
-	}
-	w.rotating.Store(true)
-	_, err := w.keeper.RotateRoot(ctx, "db")
-	w.rotating.Store(false)
+func must(t *testing.T, err error) {
+	t.Helper()
 	if err != nil {
-		return err
+		t.Fatal(err)
 	}
-	w.mu.Lock()
-	w.rotations++
-	w.mu.Unlock()
-	return nil
 }
 
-// once issues a credential; now and then it renews or revokes it, or gives up
-// before it is answered.
-func (w *world) once(ctx context.Context) error {
-	ttl := api.Duration(life)
-	patience, cancel := context.WithTimeout(ctx, 30*time.Second)
-	if rand.IntN(50) == 0 {
-		cancel()
-		patience, cancel = context.WithTimeout(ctx, rand.N(10*time.Millisecond))
-	}
-	defer cancel()
-	answer, err := w.app.GenerateCredential(patience, "db", "reader", api.CredsRequest{TTL: &ttl})
-	if err != nil {
-		if patience.Err() != nil {
-			return nil
-		}
-		return err
-	}
-	c := &credential{lease: answer.LeaseID, username: answer.Data["username"], password: answer.Data["password"]}
-	w.mu.Lock()
-	w.given = append(w.given, c)
-	w.mu.Unlock()
-
-	switch rand.IntN(10) {
-	case 0, 1:
-		return w.revoke(ctx, c)
-	case 2:
-		longer := api.Duration(life + rand.N(time.Hour).Truncate(time.Second))
-		_, err := w.app.RenewLease(ctx, c.lease, api.RenewRequest{TTL: &longer})
-		return err
-	}
-	return nil
-}
-
-func (w *world) revoke(ctx context.Context, c *credential) error {
-	w.mu.Lock()
-	c.revokeAsked = true
-	w.mu.Unlock()
-	pending, err := w.app.RevokeLease(ctx, c.lease, 0)
-	if err != nil || pending != nil {
-		return err
-	}
-	w.mu.Lock()
-	c.revoked = true
-	w.mu.Unlock()
-	return nil
-}
-
-// note counts a refusal; 503 is how a server that is being killed may end.
-func (w *world) note(refused *client.Error) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	w.other[fmt.Sprintf("%d %s: %s", refused.Status, refused.Code, refused.Message)]++
-}
-
-func (w *world) answered() int {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	return len(w.given)
-}
+// seconds prints a duration for the table.
+func seconds(d time.Duration) string { return fmt.Sprintf("%.1f s", d.Seconds()) }

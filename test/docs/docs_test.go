@@ -1,5 +1,5 @@
-// Package docs_test runs what README.md and docs/using-credentials.md show, as it
-// stands there.
+// Package docs_test runs what README.md, docs/using-credentials.md and
+// docs/rotation.md show, as it stands there.
 package docs_test
 
 import (

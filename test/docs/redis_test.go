@@ -40,7 +40,7 @@ func TestRedisGuide(t *testing.T) {
 			dir := t.TempDir()
 			cmd := exec.Command("sh", "-e", write(t, dir, "block.sh", strings.ReplaceAll(b.text, address, server.Addr())))
 			cmd.Env = []string{"PATH=" + v.bin + ":" + server.Tools() + ":" + os.Getenv("PATH"), "LD_LIBRARY_PATH=" + server.Libraries(),
-				"HOME=" + dir, "SCAIVAULT_URL=" + v.url, "SCAIVAULT_TOKEN=" + v.token}
+				"HOME=" + dir, "SCAIVAULT_URL=" + v.url, "SCAIVAULT_TOKEN=" + v.adminToken}
 			cmd.WaitDelay = time.Minute
 			out, err := cmd.CombinedOutput()
 			if err != nil || !strings.Contains(string(out), "read with a credential\n") {

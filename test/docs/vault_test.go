@@ -24,6 +24,8 @@ type vault struct {
 	pg    *pgtest.Server
 	db    string
 	admin *client.Client
+
+	adminToken string
 }
 
 // identity is a service account and a token of it.
@@ -72,7 +74,7 @@ func (v *vault) startServer(t *testing.T) {
 		text, err := os.ReadFile(filepath.Join(dir, "dev.json"))
 		return err == nil && json.Unmarshal(text, &dev) == nil
 	})
-	v.url, v.token = dev.URL, dev.Token
+	v.url, v.adminToken = dev.URL, dev.Token
 	admin, err := client.New(client.Config{URL: dev.URL, Token: dev.Token})
 	if err != nil {
 		t.Fatal(err)

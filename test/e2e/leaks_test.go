@@ -212,7 +212,11 @@ func TestNoSecretLeaves(t *testing.T) {
 	for _, content := range v.files(t) {
 		files.Write(content)
 	}
-	for place, text := range map[string]string{"the output": v.Output(), "the store": files.String()} {
+	h := newHost(t, "--data-dir", v.Dir)
+	h.backup(t, "backup.age")
+	backup := h.decrypted(t, "backup.age")
+	find(t, "the decrypted backup", backup)
+	for place, text := range map[string]string{"the output": v.Output(), "the store": files.String(), "the backup": string(backup)} {
 		if !strings.Contains(text, "req_") {
 			t.Errorf("%s does not name a single request: it was not looked at where it matters", place)
 		}

@@ -87,7 +87,7 @@ func (r *rig) cycle(ctx context.Context, n int) error {
 // twoRigs runs a section that needs two of them.
 func (b *bench) twoRigs(f func(context.Context, *rig, *rig) error) func(context.Context, *rig) error {
 	return func(ctx context.Context, old *rig) error {
-		young, err := b.newRig(ctx, old.server.Major, old.way)
+		young, err := b.newRig(ctx, old.server.Major, old.way, old.home.kind)
 		if err != nil {
 			return err
 		}

@@ -3,11 +3,15 @@ package main
 import (
 	"bufio"
 	"context"
+	"encoding/json"
 	"fmt"
 	"io"
 	"net"
 	"net/http"
+	"slices"
 	"time"
+
+	"github.com/scaivault/scaivault/api"
 )
 
 // callPatience bounds one answer; revoking ten thousand is one call.
@@ -53,8 +57,8 @@ func (c *caller) connect(ctx context.Context) (err error) {
 }
 
 // do sends a request and reads the whole answer, which is an error when its
-// status is not the one expected. The body is valid until the next call.
-func (c *caller) do(ctx context.Context, method, path, body string, want int) ([]byte, error) {
+// status is not one of those expected. The body is valid until the next call.
+func (c *caller) do(ctx context.Context, method, path, body string, want ...int) ([]byte, error) {
 	if err := c.connect(ctx); err != nil {
 		return nil, err
 	}
@@ -75,8 +79,19 @@ func (c *caller) do(ctx context.Context, method, path, body string, want int) ([
 	if err != nil {
 		return nil, err
 	}
-	if answer.StatusCode != want {
+	if !slices.Contains(want, answer.StatusCode) {
 		return nil, fmt.Errorf("%s %s: %s: %s", method, path, answer.Status, text)
 	}
 	return text, ctx.Err()
+}
+
+// issue makes a credential and answers its lease's id.
+func (c *caller) issue(ctx context.Context, engine, role string) (id string, err error) {
+	text, err := c.do(ctx, "POST", "/v1/dynamic/engines/"+engine+"/creds/"+role, "{}", 201)
+	if err != nil {
+		return "", err
+	}
+	var made api.Credential
+	err = json.Unmarshal(text, &made)
+	return made.LeaseID, err
 }

@@ -48,14 +48,21 @@ type bench struct {
 	rows    *regexp.Regexp
 	command string // as it was called
 
+	leases int // that scale's larger store holds; 0 for as many as the run has time for
+	stores []string
+
 	dir    string // of everything that the run makes
 	binary string // the real one
+	idle   string // the same with an engine whose source does nothing
 	report report
 	begun  time.Time
 	load   string // of the machine, before anything was measured
 }
 
 func run(ctx context.Context, args []string) (err error) {
+	if len(args) > 0 && args[0] == "fill" {
+		return fillStore(ctx, args[1:])
+	}
 	b, err := parse(args)
 	if err != nil {
 		return err
@@ -64,10 +71,8 @@ func run(ctx context.Context, args []string) (err error) {
 		return err
 	}
 	defer os.RemoveAll(b.dir)
-	if b.binary == "" {
-		if err := b.build(ctx); err != nil {
-			return err
-		}
+	if err := b.build(ctx); err != nil {
+		return err
 	}
 	if err := b.measure(ctx); err != nil {
 		return err
@@ -83,11 +88,18 @@ func run(ctx context.Context, args []string) (err error) {
 // build makes the server as it is shipped.
 func (b *bench) build(ctx context.Context) error {
 	b.say("building the server")
-	b.binary = filepath.Join(b.dir, "scaivault")
-	build := exec.CommandContext(ctx, "go", "build", "-trimpath", "-ldflags", "-s -w", "-o", b.binary, "./cmd/scaivault")
-	build.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := build.CombinedOutput(); err != nil {
-		return fmt.Errorf("build the server (run this in the project's own folder): %w: %s", err, out)
+	b.idle = filepath.Join(b.dir, "idle")
+	programs := map[string]string{b.idle: "./test/load/idle"}
+	if b.binary == "" {
+		b.binary = filepath.Join(b.dir, "scaivault")
+		programs[b.binary] = "./cmd/scaivault"
+	}
+	for file, source := range programs {
+		build := exec.CommandContext(ctx, "go", "build", "-trimpath", "-ldflags", "-s -w", "-o", file, source)
+		build.Env = append(os.Environ(), "CGO_ENABLED=0")
+		if out, err := build.CombinedOutput(); err != nil {
+			return fmt.Errorf("build the server (run this in the project's own folder): %w: %s", err, out)
+		}
 	}
 	return nil
 }
@@ -96,14 +108,16 @@ func parse(args []string) (*bench, error) {
 	flags := flag.NewFlagSet("load", flag.ContinueOnError)
 	quick := flags.Bool("quick", false, "fewer and shorter rounds, the first version only")
 	majors := flags.String("pg", "15,17", "PostgreSQL versions, comma separated")
-	only := flags.String("only", "", "sections to run, a regular expression of: issue revoke prefix grants age process code")
-	rows := flags.String("rows", "", "rows of the sections issue, revoke and prefix to run, a regular expression")
+	only := flags.String("only", "", "sections to run, a regular expression of: issue revoke prefix grants age scale storm code")
+	leases := flags.Int("leases", 0, "how many leases the larger store of scale holds (default 100,000; 10,000 with -quick)")
+	stores := flags.String("stores", embedded+","+shared, "stores of the sections issue, prefix, scale and storm, comma separated")
+	rows := flags.String("rows", "", "rows of the sections issue, revoke, prefix and scale to run, a regular expression")
 	binary := flags.String("binary", "", "server to measure, instead of building it")
 	if err := flags.Parse(args); err != nil {
 		return nil, err
 	}
 	load, _, _ := strings.Cut(firstLine("/proc/loadavg"), " ")
-	b := &bench{quick: *quick, binary: *binary, begun: time.Now(), load: load, command: strings.Join(append([]string{"go run ./test/load"}, args...), " ")}
+	b := &bench{quick: *quick, binary: *binary, leases: *leases, stores: strings.Split(*stores, ","), begun: time.Now(), load: load, command: strings.Join(append([]string{"go run ./test/load"}, args...), " ")}
 	var err error
 	if b.only, err = regexp.Compile(*only); err != nil {
 		return nil, err
@@ -132,39 +146,33 @@ func (b *bench) measure(ctx context.Context) error {
 		run  func(context.Context) error
 	}
 	var sections []section
+	with := func(name string, major int, way, kind string, f func(context.Context, *rig) error) {
+		sections = append(sections, section{name, func(ctx context.Context) error { return b.onRig(ctx, major, way, kind, f) }})
+	}
 	for _, major := range b.majors {
 		for _, way := range ways(major) {
-			with := func(name string, f func(context.Context, *rig) error) {
-				sections = append(sections, section{name, func(ctx context.Context) error {
-					r, err := b.newRig(ctx, major, way)
-					if err != nil {
-						return err
-					}
-					if err = f(ctx, r); err != nil {
-						err = fmt.Errorf("%w; the server's log: %s", err, r.vault.tail())
-					}
-					if closed := r.close(); err == nil {
-						err = closed
-					}
-					return err
-				}})
-			}
 			if way == recommended(major) {
-				with("issue", b.issue)
-				with("prefix", b.prefix)
+				for _, kind := range b.stores {
+					with("issue", major, way, kind, b.issue)
+					with("prefix", major, way, kind, b.prefix)
+					with("storm", major, way, kind, b.storm)
+				}
 			}
 			if way != postgresql.SetupMakers {
-				with("revoke", b.revoke)
+				with("revoke", major, way, embedded, b.revoke)
 			}
 			if major < 16 {
-				with("grants", b.grants)
-				with("age", b.twoRigs(b.cycles))
+				with("grants", major, way, embedded, b.grants)
+				with("age", major, way, embedded, b.twoRigs(b.cycles))
 			} else {
-				with("age", b.twoRigs(b.growth))
+				with("age", major, way, embedded, b.twoRigs(b.growth))
 			}
 		}
 	}
-	sections = append(sections, section{"process", b.process}, section{"code", b.code})
+	for _, kind := range b.stores {
+		sections = append(sections, section{"scale", b.scale(kind)})
+	}
+	sections = append(sections, section{"code", b.code})
 	for _, s := range sections {
 		if !b.only.MatchString(s.name) {
 			continue
@@ -174,6 +182,21 @@ func (b *bench) measure(ctx context.Context) error {
 		}
 	}
 	return nil
+}
+
+// onRig runs a section that needs a source, a server and a direct client.
+func (b *bench) onRig(ctx context.Context, major int, way, kind string, f func(context.Context, *rig) error) error {
+	r, err := b.newRig(ctx, major, way, kind)
+	if err != nil {
+		return err
+	}
+	if err = f(ctx, r); err != nil {
+		err = fmt.Errorf("%w; the server's log: %s", err, r.vault.tail())
+	}
+	if closed := r.close(); err == nil {
+		err = closed
+	}
+	return err
 }
 
 // ways are the set-ups of root to measure. Before 16 a root with CREATEROLE

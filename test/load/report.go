@@ -19,23 +19,35 @@ type report struct {
 	head    []string
 	ratios  []string
 	ages    []string
+	scales  []string
 	figures map[string][]string // by section
+}
+
+// atLeast and atMost tell whether a ratio meets its aim, and how an aim is written.
+var (
+	atLeast = aimed{"≥", func(ratio, aim float64) bool { return ratio >= aim }}
+	atMost  = aimed{"≤", func(ratio, aim float64) bool { return ratio <= aim }}
+)
+
+type aimed struct {
+	sign string
+	met  func(ratio, aim float64) bool
 }
 
 // rate adds a row where more is better. An aim of 0 is none.
 func (r *report) rate(what, source string, c comparison, aim float64) {
-	r.compare(what, source, c, rate, "%.0f", aim, func(ratio float64) bool { return ratio >= aim }, "≥")
+	r.compare(what, source, c, rate, "%.0f", aim, atLeast)
 }
 
 // delay adds a row where less is better.
 func (r *report) delay(what, source string, c comparison, aim float64) {
-	r.compare(what, source, c, p99, "%.1f", aim, func(ratio float64) bool { return ratio <= aim }, "≤")
+	r.compare(what, source, c, p99, "%.1f", aim, atMost)
 }
 
-func (r *report) compare(what, source string, c comparison, of func(sample) float64, format string, aim float64, met func(float64) bool, sign string) {
+func (r *report) compare(what, source string, c comparison, of func(sample) float64, format string, aim float64, is aimed) {
 	ratios := c.ratios(of)
 	r.ratios = append(r.ratios, fmt.Sprintf("| %s | %s | "+format+" | "+format+" | **%.2f** | %.2f to %.2f | %s |", what, source,
-		medianOf(c.direct, of), medianOf(c.ours, of), median(ratios), ratios[0], ratios[len(ratios)-1], verdict(median(ratios), aim, met, sign)))
+		medianOf(c.direct, of), medianOf(c.ours, of), median(ratios), ratios[0], ratios[len(ratios)-1], verdict(median(ratios), aim, is)))
 }
 
 // age adds a row that compares a young source with one that has lived: ours
@@ -44,17 +56,24 @@ func (r *report) age(what, source string, ours, direct comparison, aim float64) 
 	ratios := ours.ratios(rate)
 	r.ages = append(r.ages, fmt.Sprintf("| %s | %s | %.0f | %.0f | **%.2f** | %.2f to %.2f | %.2f | %s |", what, source,
 		medianOf(ours.direct, rate), medianOf(ours.ours, rate), median(ratios), ratios[0], ratios[len(ratios)-1], median(direct.ratios(rate)),
-		verdict(median(ratios), aim, func(ratio float64) bool { return ratio >= aim }, "≥")))
+		verdict(median(ratios), aim, atLeast)))
 }
 
-func verdict(ratio, aim float64, met func(float64) bool, sign string) string {
+// scale adds a row that compares a server with hardly any leases with one that has many.
+func (r *report) scale(what string, many *crowd, c comparison, of func(sample) float64, format string, aim float64, is aimed) {
+	ratios := c.ratios(of)
+	r.scales = append(r.scales, fmt.Sprintf("| %s | %s | %d | "+format+" | "+format+" | **%.2f** | %.2f to %.2f | %s |", what, many.kind, many.leases,
+		medianOf(c.direct, of), medianOf(c.ours, of), median(ratios), ratios[0], ratios[len(ratios)-1], verdict(median(ratios), aim, is)))
+}
+
+func verdict(ratio, aim float64, is aimed) string {
 	switch {
 	case aim == 0:
 		return "shown"
-	case met(ratio):
-		return fmt.Sprintf("%s %.2f: met", sign, aim)
+	case is.met(ratio, aim):
+		return fmt.Sprintf("%s %.2f: met", is.sign, aim)
 	default:
-		return fmt.Sprintf("%s %.2f: **missed**", sign, aim)
+		return fmt.Sprintf("%s %.2f: **missed**", is.sign, aim)
 	}
 }
 
@@ -109,7 +128,9 @@ func (r *report) write(w io.Writer) {
 	}
 	table(r.ratios, "figure", "PostgreSQL", "direct", "ScaiVault", "ratio", "of the rounds", "aim")
 	table(r.ages, "figure", "PostgreSQL", "young", "old", "ratio", "of the rounds", "ratio, direct", "aim")
+	table(r.scales, "figure", "store", "N", "with 10 leases", "with N", "ratio", "of the rounds", "aim")
 	table(r.figures["age"], "figure", "value", "aim")
+	table(r.figures["storm"], "figure", "value", "aim")
 	table(r.figures["process"], "figure", "value", "aim")
 	table(r.figures["code"], "Go benchmark", "value", "aim")
 }

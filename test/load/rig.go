@@ -26,6 +26,7 @@ const (
 // rig is a source with a server over it and the direct client beside it.
 type rig struct {
 	*source
+	home    *home
 	vault   *vault
 	callers []*caller
 	direct  *direct
@@ -34,7 +35,7 @@ type rig struct {
 // most is how many callers any section has.
 const most = 32
 
-func (b *bench) newRig(ctx context.Context, major int, way string) (r *rig, err error) {
+func (b *bench) newRig(ctx context.Context, major int, way, kind string) (r *rig, err error) {
 	r = &rig{}
 	if r.source, err = newSource(ctx, major, way); err != nil {
 		return nil, err
@@ -44,8 +45,10 @@ func (b *bench) newRig(ctx context.Context, major int, way string) (r *rig, err 
 			err = errors.Join(err, r.close())
 		}
 	}()
-	dir := fmt.Sprintf("%s/rig-%d", b.dir, time.Now().UnixNano())
-	if r.vault, err = startVault(ctx, b.binary, dir); err != nil {
+	if r.home, err = b.newHome(ctx, kind); err != nil {
+		return nil, err
+	}
+	if r.vault, err = startVault(ctx, b.binary, r.home); err != nil {
 		return nil, err
 	}
 	if err := r.configure(ctx); err != nil {
@@ -73,7 +76,18 @@ func (r *rig) close() error {
 	if r.vault != nil {
 		err = r.vault.close()
 	}
+	if r.home != nil {
+		err = errors.Join(err, r.home.close())
+	}
 	return errors.Join(err, r.source.close())
+}
+
+// title names the source, and the store where it is not the usual one.
+func (r *rig) title() string {
+	if r.home.kind == shared {
+		return r.source.title() + ", shared store"
+	}
+	return r.source.title()
 }
 
 // configure makes root secret, policy, engines and roles. Engines have the
@@ -83,22 +97,32 @@ func (r *rig) configure(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	const path = "bench/root"
-	root := map[string]json.RawMessage{"username": json.RawMessage(strconv.Quote(rootName)), "password": json.RawMessage(strconv.Quote(r.password))}
-	if _, err := c.WriteSecret(ctx, path, api.SecretWrite{Data: root}); err != nil {
+	if err := rootSecret(ctx, c, r.password); err != nil {
+		return err
+	}
+	for engine, iterations := range map[string]int{usual: 4096, fast: 1} {
+		if err := r.engine(ctx, c, engine, rootPath, iterations); err != nil {
+			return fmt.Errorf("make engine %s: %w", engine, err)
+		}
+	}
+	return nil
+}
+
+// rootPath is where every engine's root credentials lie.
+const rootPath = "bench/root"
+
+// rootSecret writes the root credentials and lets engines read them.
+func rootSecret(ctx context.Context, c *client.Client, password string) error {
+	root := map[string]json.RawMessage{"username": json.RawMessage(strconv.Quote(rootName)), "password": json.RawMessage(strconv.Quote(password))}
+	if _, err := c.WriteSecret(ctx, rootPath, api.SecretWrite{Data: root}); err != nil {
 		return fmt.Errorf("write the root secret: %w", err)
 	}
-	p, err := c.CreatePolicy(ctx, api.PolicyRequest{Name: "engines", Rules: []api.PolicyRule{{PathPattern: path, Permissions: []api.Permission{"read"}}}})
+	p, err := c.CreatePolicy(ctx, api.PolicyRequest{Name: "engines", Rules: []api.PolicyRule{{PathPattern: rootPath, Permissions: []api.Permission{"read"}}}})
 	if err != nil {
 		return fmt.Errorf("make the policy: %w", err)
 	}
 	if _, err := c.BindPolicy(ctx, p.ID, api.BindingRequest{IdentityType: "system", IdentityID: "system:dynamic-engines"}); err != nil {
 		return fmt.Errorf("bind the policy: %w", err)
-	}
-	for engine, iterations := range map[string]int{usual: 4096, fast: 1} {
-		if err := r.engine(ctx, c, engine, path, iterations); err != nil {
-			return fmt.Errorf("make engine %s: %w", engine, err)
-		}
 	}
 	return nil
 }
@@ -144,13 +168,7 @@ func (r *rig) issue(engine, role string) task {
 
 // one makes a lease and answers its id.
 func (r *rig) one(ctx context.Context, caller int, engine, role string) (string, error) {
-	text, err := r.callers[caller].do(ctx, "POST", "/v1/dynamic/engines/"+engine+"/creds/"+role, "{}", 201)
-	if err != nil {
-		return "", err
-	}
-	var made api.Credential
-	err = json.Unmarshal(text, &made)
-	return made.LeaseID, err
+	return r.callers[caller].issue(ctx, engine, role)
 }
 
 // end revokes one lease.

@@ -21,9 +21,9 @@ type sample struct {
 
 func (s sample) rate() float64 { return float64(len(s.latencies)) / s.elapsed.Seconds() }
 
-// p99 is the latency that one piece of work in a hundred exceeds.
-func (s sample) p99() time.Duration {
-	return s.latencies[min(len(s.latencies)*99/100, len(s.latencies)-1)]
+// quantile is the latency that this share of the work does not exceed.
+func (s sample) quantile(share float64) time.Duration {
+	return s.latencies[min(int(float64(len(s.latencies))*share), len(s.latencies)-1)]
 }
 
 // during has callers repeat a task until the time is up.
@@ -136,4 +136,6 @@ func cpu(s sample) float64 {
 	return float64(s.cpu.Microseconds()) / float64(len(s.latencies))
 }
 
-func p99(s sample) float64 { return float64(s.p99()) / float64(time.Millisecond) }
+func p99(s sample) float64 { return float64(s.quantile(0.99)) / float64(time.Millisecond) }
+
+func p50(s sample) float64 { return float64(s.quantile(0.5)) / float64(time.Millisecond) }

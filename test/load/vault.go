@@ -3,13 +3,13 @@ package main
 import (
 	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"net/url"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -24,35 +24,32 @@ const (
 	stopPatience  = 30 * time.Second
 )
 
-// vault is a running server: the real binary on a data folder of its own.
+// vault is a running server: the real binary in a home of its own.
 type vault struct {
 	cmd    *exec.Cmd
 	log    *os.File
 	exited chan error
-	dir    string
 
 	addr  string // host:port
 	token string // an administrator's
 	took  time.Duration
 }
 
-// startVault starts the server and measures how long it takes to be ready: from
-// before the process is made until it answers that it is.
-func startVault(ctx context.Context, binary, dir string) (*vault, error) {
-	ready := filepath.Join(dir, "dev.json")
-	if err := os.Remove(ready); err != nil && !errors.Is(err, os.ErrNotExist) {
-		return nil, err
-	}
-	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return nil, err
-	}
-	log, err := os.CreateTemp(filepath.Dir(dir), "server-*.log")
+// startVault starts the server and measures how long it takes to be ready: from before the process
+// is made until it answers that it is. More settings are NAME=value.
+func startVault(ctx context.Context, binary string, h *home, more ...string) (*vault, error) {
+	addr, err := freeAddr(ctx)
 	if err != nil {
 		return nil, err
 	}
-	v := &vault{log: log, dir: dir, exited: make(chan error, 1)}
-	v.cmd = exec.Command(binary, "dev", "--data", dir, "--addr", "127.0.0.1:0") //nolint:noctx // ended by close, gracefully
-	v.cmd.Env = append(os.Environ(), "SCAIVAULT_RATE_LIMITS=off", "METRICS_ADDRESS=off")
+	log, err := os.CreateTemp(filepath.Dir(h.dir), "server-*.log")
+	if err != nil {
+		return nil, err
+	}
+	v := &vault{log: log, addr: addr, exited: make(chan error, 1)}
+	v.cmd = exec.Command(binary, "server") //nolint:noctx // ended by close, gracefully
+	v.cmd.Env = slices.Concat(os.Environ(), h.env(), more,
+		[]string{"BIND_ADDRESS=" + addr, "SCAIVAULT_RATE_LIMITS=off", "METRICS_ADDRESS=off", "LOG_FORMAT=text"})
 	v.cmd.Stdout, v.cmd.Stderr = log, log
 	v.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	begun := time.Now()
@@ -60,39 +57,46 @@ func startVault(ctx context.Context, binary, dir string) (*vault, error) {
 		return nil, err
 	}
 	go func() { v.exited <- v.cmd.Wait() }()
-	if err := v.await(ctx, ready); err != nil {
+	if err := v.await(ctx); err != nil {
 		_ = v.cmd.Process.Kill() // gone already, or gone now
 		return nil, fmt.Errorf("start the server: %w; its log: %s", err, v.tail())
 	}
 	v.took = time.Since(begun)
+	if h.token == "" { // the first start of a store writes it down, and the first use erases it
+		text, err := os.ReadFile(filepath.Join(h.dir, "bootstrap-token"))
+		if err != nil {
+			return nil, errors.Join(err, v.close())
+		}
+		h.token = string(bytes.TrimSpace(text))
+	}
+	v.token = h.token
 	return v, nil
 }
 
-// await polls for the file that says how to reach the server, then asks whether
-// it is ready.
-func (v *vault) await(ctx context.Context, file string) error {
+func freeAddr(ctx context.Context) (string, error) {
+	var lc net.ListenConfig
+	l, err := lc.Listen(ctx, "tcp", "127.0.0.1:0")
+	if err != nil {
+		return "", err
+	}
+	return l.Addr().String(), l.Close()
+}
+
+// await asks again and again whether the server is ready.
+func (v *vault) await(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, startPatience)
 	defer cancel()
 	for {
-		text, err := os.ReadFile(file)
+		err := v.ready(ctx)
 		if err == nil {
-			var dev struct{ URL, Token string }
-			if err := json.Unmarshal(text, &dev); err != nil {
-				return err
-			}
-			u, err := url.Parse(dev.URL)
-			if err != nil {
-				return err
-			}
-			v.addr, v.token = u.Host, dev.Token
-			return v.ready(ctx)
+			return nil
 		}
 		select {
 		case err := <-v.exited:
 			v.exited <- err
 			return fmt.Errorf("it ended: %w", err)
 		case <-ctx.Done():
-			return ctx.Err()
+			return err
 		case <-time.After(time.Millisecond):
 		}
 	}

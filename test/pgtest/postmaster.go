@@ -121,12 +121,27 @@ func (p *postmaster) kill() {
 	p.slay()
 }
 
-// slay kills every process with SIGKILL. Frozen ones fork no more.
+// slay kills every process with SIGKILL. Frozen ones fork no more. None holds
+// the shared memory any more then, for which the next start would fail.
 func (p *postmaster) slay() {
-	for _, pid := range append(p.children(), p.pid) {
+	children := p.children()
+	for _, pid := range append(children, p.pid) {
 		_ = syscall.Kill(pid, syscall.SIGKILL)
 	}
 	<-p.exited
+	for _, pid := range children {
+		awaitDead(pid)
+	}
+}
+
+// awaitDead waits until a process that was killed is gone, or waits only to be
+// collected.
+func awaitDead(pid int) {
+	for deadline := time.Now().Add(killPatience); time.Now().Before(deadline); time.Sleep(pollInterval) {
+		if state, _, ok := procStat(pid); !ok || strings.Contains("ZX", state) {
+			return
+		}
+	}
 }
 
 // freeze stops the postmaster first, so that it forks no more, then every

@@ -71,10 +71,10 @@ func newServer(t TB, program string, env []string) *Server {
 	s.URL = "http://" + s.addr
 	s.env = append([]string{
 		"PATH=" + os.Getenv("PATH"), "HOME=" + filepath.Dir(s.Dir), "TMPDIR=" + os.TempDir(),
-		"METRICS_ADDRESS=" + s.metricsAddr, "SCAIVAULT_RATE_LIMITS=off",
+		"METRICS_ADDRESS=" + s.metricsAddr, "SCAIVAULT_RATE_LIMITS=off", "SCAIVAULT_FAILPOINTS=" + s.armedBy(),
 	}, env...)
 	t.Cleanup(func() {
-		if s.running() {
+		if s.Running() {
 			s.Kill(t)
 		}
 	})
@@ -198,18 +198,6 @@ func (s *Server) Signal(t TB, signal syscall.Signal) {
 	}
 }
 
-// AwaitDeath waits for the end of a server that was armed to kill itself.
-func (s *Server) AwaitDeath(t TB) {
-	t.Helper()
-	state, err := s.wait()
-	if err != nil {
-		t.Fatalf("wait for scaivault to die: %v", err)
-	}
-	if status, ok := state.Sys().(syscall.WaitStatus); !ok || status.Signal() != syscall.SIGKILL {
-		t.Fatalf("scaivault was to be killed and ended with %v; its output: %s", state, s.Output())
-	}
-}
-
 // Wait waits for the end of a server that was told to shut down, which must be
 // orderly.
 func (s *Server) Wait(t TB) {
@@ -239,7 +227,8 @@ func (s *Server) wait() (*os.ProcessState, error) {
 	}
 }
 
-func (s *Server) running() bool { return s.process() != nil }
+// Running tells whether the server was started and neither stopped nor seen dead.
+func (s *Server) Running() bool { return s.process() != nil }
 
 func (s *Server) process() *exec.Cmd {
 	s.mu.Lock()

@@ -31,12 +31,14 @@ type config struct {
 	Host             string `json:"host"`
 	Root             string `json:"root_credentials_path"`
 	OperationTimeout string `json:"operation_timeout"`
+	Reconcile        string `json:"reconcile"`
 }
 
 // Name is fake.
 func (t *Type) Name() string { return "fake" }
 
-// ParseConfig reads {"host", "root_credentials_path", "operation_timeout"}.
+// ParseConfig reads {"host", "root_credentials_path", "operation_timeout", "reconcile"}; the interval
+// of reconciles is an hour.
 func (t *Type) ParseConfig(raw json.RawMessage) (engine.Config, error) {
 	c, err := parse[config](raw)
 	if err != nil {
@@ -49,7 +51,7 @@ func (t *Type) ParseConfig(raw json.RawMessage) (engine.Config, error) {
 		}
 	}
 	return engine.Config{RootCredentialsPath: c.Root, Endpoint: c.Host, OperationTimeout: timeout,
-		ConnectTimeout: 5 * time.Second, MaxOpenConnections: 4}, nil
+		ConnectTimeout: 5 * time.Second, MaxOpenConnections: 4, Reconcile: c.Reconcile, ReconcileInterval: time.Hour}, nil
 }
 
 // ParseRole reads {"grants"}.
@@ -116,6 +118,7 @@ var (
 	_ engine.BatchRevoker = (*Engine)(nil)
 	_ engine.Lister       = (*Engine)(nil)
 	_ engine.RootRotator  = (*Engine)(nil)
+	_ engine.Clock        = (*Engine)(nil)
 )
 
 type recipe struct {
@@ -402,6 +405,15 @@ func (e *Engine) SetRoot(ctx context.Context, candidate map[string]statement.Sec
 		e.source.roots = map[string]bool{candidate["password"].Reveal(): true}
 		return nil
 	})
+}
+
+// Now is the source's clock.
+func (e *Engine) Now(ctx context.Context) (now time.Time, err error) {
+	err = e.call(ctx, Call{Op: "now"}, func() error {
+		now = time.Now().Add(e.source.ahead)
+		return e.here()
+	})
+	return now, err
 }
 
 // Check looks at the source.

@@ -25,6 +25,7 @@ type Source struct {
 	late     []*pending
 	touches  []Call
 	open     int
+	ahead    time.Duration   // of its clock
 	roots    map[string]bool // passwords of root that are accepted; nil: any
 }
 
@@ -41,7 +42,7 @@ type Account struct {
 
 // Call is one call of an engine.
 type Call struct {
-	Op   string // open, issue, revoke, batch, lookup, renew, settle, list, check, prepare, setroot
+	Op   string // open, issue, revoke, batch, lookup, renew, settle, list, check, prepare, setroot, now
 	Name string // of the account; of the node for settle; the password for setroot
 	Node string
 	At   time.Time
@@ -106,6 +107,14 @@ func (s *Source) Replace(id string, accounts map[string]*Account) (formerID stri
 	}
 	s.id, s.accounts = id, accounts
 	return formerID, former
+}
+
+// SetClock puts the source's clock so far ahead of the machine's; what it enforces by time it goes on
+// to enforce by the machine's.
+func (s *Source) SetClock(ahead time.Duration) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.ahead = ahead
 }
 
 // AcceptRoot makes only these passwords of root work for new connections.

@@ -33,14 +33,17 @@ func (t *tx) Audit(tenant string, e *api.AuditEntry) error {
 	}
 	row := store.AuditRow{Node: t.node, Seq: t.state.seq + 1, Tenant: tenant, Raw: raw}
 	row.MAC = (*chain)(t.state.mac, store.AuditMessage(&row))
-	err = t.write(`INSERT INTO audit (node, seq, tenant, at, action, identity_id, identity_type, path, success, source_ip, request_id, raw, mac)
-		VALUES (`+places(13)+`)`, row.Node, row.Seq, tenant, micros(e.Timestamp), plain(e.Action), plain(e.IdentityID),
-		plain(e.IdentityType), plain(e.SecretPath), e.Success, plain(e.SourceIP), plain(e.RequestID), string(raw), row.MAC)
-	if err != nil {
+	if err := t.insertAudit(&row, e); err != nil {
 		return err
 	}
 	t.state.seq, t.state.mac = row.Seq, row.MAC
 	return nil
+}
+
+func (t *tx) insertAudit(row *store.AuditRow, e *api.AuditEntry) error {
+	return t.write(`INSERT INTO audit (node, seq, tenant, at, action, identity_id, identity_type, path, success, source_ip, request_id, raw, mac)
+		VALUES (`+places(13)+`)`, row.Node, row.Seq, row.Tenant, micros(e.Timestamp), plain(e.Action), plain(e.IdentityID),
+		plain(e.IdentityType), plain(e.SecretPath), e.Success, plain(e.SourceIP), plain(e.RequestID), string(row.Raw), row.MAC)
 }
 
 // plain is a text without what the database has no place for, so that a request is recorded

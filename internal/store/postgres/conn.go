@@ -23,6 +23,11 @@ var limits = map[string]string{
 	"lock_timeout":                        "5s",
 	"idle_in_transaction_session_timeout": "5s",
 	"application_name":                    "scaivault",
+	// Every query here is meant for an index that gives its order, as in the embedded store; before
+	// the first statistics of a table the planner would read all of it and sort it.
+	"enable_seqscan":    "off",
+	"enable_bitmapscan": "off",
+	"jit":               "off", // it goes by the cost, which says nothing then
 }
 
 const connectTimeout = 3 * time.Second
@@ -297,6 +302,13 @@ func (c *condition) and(part string, args ...any) {
 func (c *condition) text(part, value string) {
 	if value != "" {
 		c.and(part, value)
+	}
+}
+
+// check is text for what no index is to be used for.
+func (c *condition) check(part, value string) {
+	if value != "" {
+		c.and("("+part+") IS TRUE", value)
 	}
 }
 

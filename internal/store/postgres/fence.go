@@ -131,6 +131,10 @@ func (t *tx) AddFence(f *store.Fence) error {
 	if _, known := t.fenceSeq[f.Tenant]; known {
 		t.fenceSeq[f.Tenant] = f.Seq
 	}
+	return t.insertFence(f)
+}
+
+func (t *tx) insertFence(f *store.Fence) error {
 	return t.write("INSERT INTO fences ("+fenceColumns+") VALUES ("+places(14)+")",
 		f.Tenant, f.Seq, f.EngineID, f.Role, f.Identity, f.TokenID, f.TiedOnly, microsOrNull(f.IssuedBefore),
 		f.Reason, f.By, micros(f.At), f.AuditID, f.Matched, f.Closed)

@@ -52,31 +52,55 @@ func (r *reader) LeasesByUsername(usernames []string) (map[string]*store.Lease, 
 	return byName, nil
 }
 
-// Leases lists by filter, newest first; see [store.Reader].
+// Leases lists by filter, newest first; see [store.Reader]. What no index is made for is only checked:
+// the planner, which knows nothing of a table that has no statistics yet, would gather all that a
+// wrong index holds and sort it.
 func (r *reader) Leases(f store.LeaseFilter, before string, limit int) ([]*store.Lease, error) {
 	var q condition
-	q.text("tenant = ?", f.Tenant)
-	q.text("engine_id = ?", f.EngineID)
-	q.text("role = ?", f.Role)
-	q.text("identity = ?", f.Identity)
-	q.text("token_id = ?", f.TokenID)
-	q.text("status = ?", string(f.Status))
+	q.check("tenant = ?", f.Tenant)
 	q.text("username = ?", f.Username)
-	q.moment("expires_at < ?", f.ExpiresBefore)
-	q.moment("expires_at > ?", f.ExpiresAfter)
-	q.moment("issued_at < ?", f.IssuedBefore)
-	if f.Status != "" && f.Status != api.LeaseRevoked {
+	q.text("engine_id = ?", f.EngineID)
+	q.text("identity = ?", f.Identity)
+	if f.TokenID != "" {
+		q.and("token_id = ? AND token_id <> ''", f.TokenID)
+	}
+	live := f.Status != "" && f.Status != api.LeaseRevoked
+	if live && f.EngineID+f.Identity+f.TokenID != "" {
 		q.and("status <> 'revoked'") // a parameter does not tell the planner that a partial index will do
 	}
-	if f.TokenID != "" {
-		q.and("token_id <> ''")
+	if live && f.EngineID != "" {
+		q.text("role = ?", f.Role)
+	} else {
+		q.check("role = ?", f.Role)
 	}
+	q.check("status = ?", string(f.Status))
+	q.moment("(expires_at < ?) IS TRUE", f.ExpiresBefore)
+	q.moment("(expires_at > ?) IS TRUE", f.ExpiresAfter)
+	q.moment("(issued_at < ?) IS TRUE", f.IssuedBefore)
 	if f.Residue {
 		q.and("status = 'revoked' AND residue")
+	}
+	if f.OverdueAt != nil {
+		return r.overdueLeases(q, f, before, limit)
 	}
 	q.text("id < ?", before)
 	order := " ORDER BY id DESC" + q.limit(limit)
 	return r.leases(q.where()+order, q.args...)
+}
+
+// overdueLeases lists what is overdue and meets q. It is found first, in whatever order, and brought
+// into the order of the ids then: OFFSET 0 keeps the planner from the other way round, which would go
+// through all that is not overdue.
+func (r *reader) overdueLeases(q condition, f store.LeaseFilter, before string, limit int) ([]*store.Lease, error) {
+	q.and("overdue_at <= ? AND (status <> 'issuing') IS TRUE", micros(*f.OverdueAt))
+	if f.EngineID == "" { // leads through the index engine by engine
+		q.and("engine_id IN (SELECT engine_id FROM lease_counts)")
+	}
+	overdue := condition{args: q.args}
+	overdue.text("id < ?", before)
+	ids := "SELECT id FROM (SELECT id FROM leases " + q.where() + " OFFSET 0) AS overdue " + overdue.where() + " ORDER BY id DESC"
+	ids += overdue.limit(limit)
+	return r.leases("WHERE id = ANY (ARRAY("+ids+")) ORDER BY id DESC", overdue.args...)
 }
 
 // LeaseCounts are the kept counters of an engine, or of all.
@@ -106,17 +130,19 @@ func (r *reader) Overdue(engineID string, now time.Time) (n int, oldest time.Tim
 }
 
 // claimed is the condition that a row's claim is valid at $1: not past its end, and of a node that
-// has begun no newer epoch and gave a sign of life since $2. Rows in the hands of somebody are
-// skipped one by one: they are as few as the operations at work.
+// has begun no newer epoch and gave a sign of life within $3 of the database's clock, which is $2. A
+// sign that lies further ahead than that was given before the clock was set back. Rows in the
+// hands of somebody are skipped one by one: they are as few as the operations at work.
 const claimed = `(claim_until IS NOT NULL AND claim_until > $1 AND EXISTS (
-	SELECT 1 FROM beats WHERE beats.node = claim_node AND beats.epoch <= claim_epoch AND beats.at > $2))`
+	SELECT 1 FROM beats WHERE beats.node = claim_node AND beats.epoch <= claim_epoch
+		AND beats.at > $2::bigint - $3::bigint AND beats.at < $2::bigint + $3::bigint))`
 
 // NextDue tells for each engine when its next lease is due; see [store.Reader]. A row under a claim
-// of another node is due again when that node may have fallen silent.
-func (r *reader) NextDue() (map[string]time.Time, error) {
-	now := micros(r.now)
+// of another node is due again when that node may have fallen silent, which the database's clock
+// tells, wherever now lies.
+func (r *reader) NextDue(now time.Time) (map[string]time.Time, error) {
 	next := map[string]time.Time{}
-	err := r.each(nextDue, []any{now, now - silence.Microseconds(), r.node, silence.Microseconds()}, func(scan scanFunc) error {
+	err := r.each(nextDue, []any{micros(now), micros(r.now), silence.Microseconds(), r.node, now.Sub(r.now).Microseconds()}, func(scan scanFunc) error {
 		var id string
 		var at int64
 		if err := scan(&id, &at); err != nil {
@@ -141,6 +167,6 @@ const nextDue = `WITH RECURSIVE engines (id) AS (
 		SELECT due_at FROM leases WHERE engine_id = engines.id AND due_at IS NOT NULL AND NOT ` + claimed + `
 		ORDER BY due_at LIMIT 1) free
 	UNION ALL
-	SELECT engine_id, min(greatest(due_at, CASE WHEN claim_node = $3 THEN claim_until
-		ELSE least(claim_until, (SELECT at FROM beats WHERE beats.node = claim_node) + $4::bigint) END))
+	SELECT engine_id, min(greatest(due_at, CASE WHEN claim_node = $4 THEN claim_until
+		ELSE least(claim_until, (SELECT at FROM beats WHERE beats.node = claim_node) + $3::bigint + $5::bigint) END))
 	FROM leases WHERE due_at IS NOT NULL AND claim_until IS NOT NULL AND ` + claimed + ` GROUP BY engine_id`

@@ -52,21 +52,24 @@ func (t *tx) nameFree(username, id string) error {
 // on, so that what fn sees is what it changes. One that this node has just made is not read: that
 // nobody has changed it is compared when it is written.
 func (t *tx) UpdateLease(id string, fn func(l *store.Lease) error) (*store.Lease, error) {
-	if made := t.recent.take(id); made != nil {
+	made, was := t.recent.take(id), t.mine[id]
+	if made != nil && was == nil {
 		l := *made
 		if fn(&l) == nil && l.Username == made.Username {
 			return t.putLease(&l, made, true)
 		}
 	}
-	found, err := t.leases("WHERE id = $1 FOR NO KEY UPDATE", id)
-	if err == nil && len(found) == 0 {
-		err = noLease()
+	if was == nil {
+		found, err := t.leases("WHERE id = $1 FOR NO KEY UPDATE", id)
+		if err == nil && len(found) == 0 {
+			err = noLease()
+		}
+		if err != nil {
+			return nil, err
+		}
+		was = found[0]
 	}
-	if err != nil {
-		return nil, err
-	}
-	l := found[0]
-	was := *l
+	l := cloned(was)
 	if err := fn(l); err != nil {
 		return nil, err
 	}
@@ -75,7 +78,40 @@ func (t *tx) UpdateLease(id string, fn func(l *store.Lease) error) (*store.Lease
 			return nil, err
 		}
 	}
-	return t.putLease(l, &was, false)
+	l, err := t.putLease(l, was, false)
+	if err == nil && t.mine[id] != nil {
+		t.hold(l)
+	}
+	return l, err
+}
+
+// LockLeases reads rows that UpdateLease is about to change; see [store.Tx]. Their order is that of
+// the ids, so that two who lock many do not wait in a circle.
+func (t *tx) LockLeases(ids []string) error {
+	found, err := t.leases("WHERE id = ANY ($1) ORDER BY id FOR NO KEY UPDATE", ids)
+	for _, l := range found {
+		t.hold(l)
+	}
+	return err
+}
+
+// hold remembers a row that this transaction has locked, as it leaves it.
+func (t *tx) hold(l *store.Lease) {
+	if t.mine == nil {
+		t.mine = map[string]*store.Lease{}
+	}
+	t.mine[l.ID] = cloned(l)
+}
+
+// cloned is a copy that shares nothing which is changed in place.
+func cloned(l *store.Lease) *store.Lease {
+	c := stored(l)
+	c.Recipe, c.Metadata = slices.Clone(l.Recipe), maps.Clone(l.Metadata)
+	if l.Revocation != nil {
+		revocation := *l.Revocation
+		c.Revocation = &revocation
+	}
+	return c
 }
 
 // putLease writes a lease in place of what it was; compare says that the row may be another by now.
@@ -108,13 +144,14 @@ func (t *tx) ClaimDue(engineID string, now time.Time, limit int, c store.Claim) 
 	}
 	var due []*store.Lease
 	t.wrote = true
-	err := t.each(claimDue, []any{micros(now), micros(t.now.Add(-silence)), engineID, limit, c.Node, c.Epoch, c.No, micros(c.Until)},
+	err := t.each(claimDue, []any{micros(now), micros(t.now), silence.Microseconds(), engineID, limit, c.Node, c.Epoch, c.No, micros(c.Until)},
 		func(scan scanFunc) error {
 			l, err := scanLease(scan)
 			if err != nil {
 				return err
 			}
 			t.recent.seen(l)
+			t.hold(l)
 			due = append(due, l)
 			return nil
 		})
@@ -126,9 +163,9 @@ func (t *tx) ClaimDue(engineID string, now time.Time, limit int, c store.Claim) 
 }
 
 var claimDue = `WITH due AS (
-		SELECT id FROM leases WHERE engine_id = $3 AND due_at <= $1 AND NOT ` + claimed + `
-		ORDER BY due_at LIMIT $4 FOR NO KEY UPDATE SKIP LOCKED)
-	UPDATE leases SET claim_node = $5, claim_epoch = $6, claim_no = $7, claim_until = $8, version = leases.version + 1
+		SELECT id FROM leases WHERE engine_id = $4 AND due_at <= $1 AND NOT ` + claimed + `
+		ORDER BY due_at LIMIT $5 FOR NO KEY UPDATE SKIP LOCKED)
+	UPDATE leases SET claim_node = $6, claim_epoch = $7, claim_no = $8, claim_until = $9, version = leases.version + 1
 	FROM due WHERE leases.id = due.id RETURNING ` + leaseList
 
 // count is the move of a kept counter.

@@ -118,7 +118,7 @@ func claim(t *testing.T, s *Store, limit int) (ids []string) {
 func dueNext(t *testing.T, s *Store) (next, now time.Time) {
 	t.Helper()
 	must(t, s.Read(t.Context(), func(r store.Reader) error {
-		due, err := r.NextDue()
+		due, err := r.NextDue(r.Now())
 		next, now = due["eng_a"], r.Now()
 		return err
 	}))
@@ -191,6 +191,22 @@ func TestClaimsAcrossNodes(t *testing.T) {
 	must(t, b.Close())
 	if ids := claim(t, a, 20); len(ids) != 20 {
 		t.Errorf("%d rows of a closed node were claimed, want 20", len(ids))
+	}
+}
+
+// A sign of life that was given before the database's clock was set back by a year says nothing of now.
+func TestBeatFromTheFuture(t *testing.T) {
+	t.Parallel()
+	n := nodes(t, 2)
+	a, b := n[0], n[1]
+	write(t, a, insert(newLease(a)))
+	if ids := claim(t, a, 1); len(ids) != 1 {
+		t.Fatalf("claimed %v", ids)
+	}
+	freeze(t, a)
+	sql(t, a, "UPDATE beats SET at = at + $2 WHERE node = $1", a.node, (365 * 24 * time.Hour).Microseconds())
+	if ids := claim(t, b, 1); len(ids) != 1 {
+		t.Error("a node that died before the clock went back keeps its rows")
 	}
 }
 
@@ -533,18 +549,24 @@ func TestOpenTogether(t *testing.T) {
 	}
 }
 
-func TestNewerSchemaIsRefused(t *testing.T) {
+// A schema of a newer release is refused, unless that release says that it serves this one.
+func TestNewerSchema(t *testing.T) {
 	t.Parallel()
 	url, dir := newDatabase(t), t.TempDir()
 	s := openNode(t, url, dir)
 	sql(t, s, "INSERT INTO goose_db_version (version_id, is_applied) VALUES (9999, true)")
 	epoch := ask[int](t, s, "SELECT sum(epoch)::int FROM nodes")
-	if _, err := Open(t.Context(), Config{URL: url, Dir: t.TempDir()}); err == nil || !strings.Contains(err.Error(), "newer release") {
-		t.Errorf("open: %v", err)
+	for _, says := range []string{"'serves releases from schema 9998 on'", "NULL"} {
+		sql(t, s, "COMMENT ON TABLE goose_db_version IS "+says)
+		if _, err := Open(t.Context(), Config{URL: url, Dir: t.TempDir()}); err == nil || !strings.Contains(err.Error(), "newer release") {
+			t.Errorf("open where the schema says %s: %v", says, err)
+		}
 	}
 	if after := ask[int](t, s, "SELECT sum(epoch)::int FROM nodes"); after != epoch {
 		t.Error("the refused node began an epoch")
 	}
+	sql(t, s, "COMMENT ON TABLE goose_db_version IS 'serves releases from schema 1 on'")
+	write(t, openNode(t, url, t.TempDir()), func(store.Tx) error { return nil })
 }
 
 // What is answered is durable even where the database's default is not; only what may lag is not.

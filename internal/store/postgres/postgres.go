@@ -46,6 +46,10 @@ type Config struct {
 	// Chain may be nil when its key is itself kept in the store: SetChain gives it later.
 	Chain  store.Chain
 	Logger *slog.Logger // nil: none
+	// Restored opens a store whose restore is not finished, for who finishes it.
+	Restored bool
+
+	importing bool
 }
 
 // Store is an open shared store, as one node.
@@ -56,6 +60,7 @@ type Store struct {
 	watch     *watcher
 	closed    chan struct{}
 	close     func() error
+	importing *pgx.Conn // while it has the lock of an import
 
 	node         string
 	epoch        int64
@@ -105,7 +110,13 @@ func Open(ctx context.Context, cfg Config) (_ *Store, err error) {
 	if s.pool, err = pgxpool.NewWithConfig(ctx, poolCfg); err != nil {
 		return nil, fmt.Errorf("open store: %w", reason(err))
 	}
-	if err := s.enter(ctx); err != nil {
+	enter := s.enter
+	if cfg.importing {
+		enter = func(ctx context.Context, _ bool) error { return s.begin(ctx) }
+	}
+	if err := enter(ctx, cfg.Restored); errors.Is(err, store.ErrRestoring) || errors.Is(err, store.ErrNotEmpty) {
+		return nil, err
+	} else if err != nil {
 		return nil, fmt.Errorf("open store: begin epoch: %w", reason(err))
 	}
 	if err := s.Read(ctx, func(store.Reader) error { return nil }); err != nil { // which reads the configuration
@@ -138,9 +149,14 @@ func check(ctx context.Context, cfg *pgx.ConnConfig) error {
 
 // enter names the installation where the store is new, and begins an epoch of the node. What the
 // node's former process has under way is over then: its transactions hold the same row's lock.
-func (s *Store) enter(ctx context.Context) error {
+func (s *Store) enter(ctx context.Context, restored bool) error {
 	_, installation, _ := strings.Cut(ident.New("i"), "_")
 	return pgx.BeginFunc(ctx, s.pool, func(tx pgx.Tx) error {
+		if unfinished, err := isUnfinished(ctx, tx); err != nil {
+			return err
+		} else if unfinished && !restored {
+			return store.ErrRestoring
+		}
 		if _, err := tx.Exec(ctx, "INSERT INTO store_state (installation) VALUES ($1) ON CONFLICT (one) DO NOTHING", installation); err != nil {
 			return err
 		}
@@ -287,6 +303,11 @@ func (s *Store) shut() error {
 	if s.committer != nil {
 		s.committer.queue.Close()
 		s.watch.silence()
+	}
+	if s.importing != nil {
+		closing, cancel := context.WithTimeout(context.Background(), time.Second)
+		defer cancel()
+		s.importing.Close(closing)
 	}
 	if s.pool != nil {
 		s.pool.Close()

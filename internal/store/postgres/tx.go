@@ -59,6 +59,8 @@ type tx struct {
 	fences   map[string]*knownFences // of tenants that were asked for
 	asked    map[string]bool         // tenants that were to be locked; all false
 
+	mine map[string]*store.Lease // rows that are locked, as this transaction leaves them; not all
+
 	wrote        bool                // the present function
 	dirty        bool                // the transaction
 	moved        bool                // the present function has moved the configuration's revision
@@ -219,6 +221,7 @@ func (t *tx) undo(before state, err error) error {
 	t.state, t.pending = before, nil
 	clear(t.fences) // one of the function's own is gone
 	clear(t.fenceSeq)
+	clear(t.mine)
 	if _, lost := t.conn.Exec(t.ctx, "ROLLBACK TO fn; RELEASE fn"); lost != nil {
 		return t.fail(lost)
 	}

@@ -44,6 +44,20 @@ func (m *committer) commit(group []*commit.Request) {
 }
 
 func (m *committer) transact(group []*commit.Request) error {
+	if err := m.run(group); err != nil {
+		return err
+	}
+	// Also when the commit itself went well: what an earlier one has left to this flush may be lost.
+	if failed := m.store.disk.failed.Load(); failed != nil {
+		return *failed
+	}
+	return nil
+}
+
+func (m *committer) run(group []*commit.Request) error {
+	if failed := m.store.disk.failed.Load(); failed != nil {
+		return *failed
+	}
 	if m.stale {
 		if err := m.load(); err != nil {
 			return err

@@ -29,10 +29,10 @@ var pragmas = []string{
 	"trusted_schema(0)",
 }
 
-// open makes a pool of one connection to the database file, and takes it.
-func open(ctx context.Context, file string, more ...string) (*conn, error) {
-	q := url.Values{"_pragma": append(append([]string{}, pragmas...), more...)}
-	connector, err := driver.NewConnector((&url.URL{Scheme: "file", Path: file, RawQuery: q.Encode()}).String())
+// connect makes a pool of one connection to the database file, and takes it.
+func (s *Store) connect(ctx context.Context, more ...string) (*conn, error) {
+	q := url.Values{"vfs": {s.vfs.Name()}, "_pragma": append(append([]string{}, pragmas...), more...)}
+	connector, err := driver.NewConnector((&url.URL{Scheme: "file", Path: s.folder.Path(dataFile), RawQuery: q.Encode()}).String())
 	if err != nil {
 		return nil, err
 	}

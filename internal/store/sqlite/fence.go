@@ -82,13 +82,16 @@ func (t *tx) AddFence(f *store.Fence) error {
 		return err
 	}
 	f.Seq = last + 1
-	err = t.write("INSERT INTO fences ("+fenceColumns+") VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-		f.Tenant, f.Seq, f.EngineID, f.Role, f.Identity, f.TokenID, flag(f.TiedOnly), microsOrNull(f.IssuedBefore),
-		f.Reason, f.By, micros(f.At), f.AuditID, f.Matched, flag(f.Closed))
-	if err == nil {
+	if err = t.insertFence(f); err == nil {
 		t.newestFence(f.Tenant, f.Seq)
 	}
 	return err
+}
+
+func (t *tx) insertFence(f *store.Fence) error {
+	return t.write("INSERT INTO fences ("+fenceColumns+") VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+		f.Tenant, f.Seq, f.EngineID, f.Role, f.Identity, f.TokenID, flag(f.TiedOnly), microsOrNull(f.IssuedBefore),
+		f.Reason, f.By, micros(f.At), f.AuditID, f.Matched, flag(f.Closed))
 }
 
 // FenceTargets are the leases that the fence still has to mark; see [store.Tx].
@@ -128,6 +131,8 @@ func fenceScope(f *store.Fence) (index string, q condition) {
 		return "INDEXED BY leases_token ", q
 	case f.Identity != "":
 		return "INDEXED BY leases_holder ", q
+	case f.EngineID != "" && f.Role != "":
+		return "INDEXED BY leases_role ", q
 	case f.EngineID != "":
 		return "INDEXED BY leases_live ", q
 	default:

@@ -1,6 +1,7 @@
 package sqlite
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -14,10 +15,15 @@ const dataFile = "scaivault.db"
 
 // openFolder takes the data folder and makes the database file (0600; its WAL takes the same mode)
 // where absent.
-func openFolder(dir string) (*folder.Folder, error) {
-	f, err := folder.Open(dir)
+func openFolder(ctx context.Context, cfg Config) (*folder.Folder, error) {
+	f, err := folder.Open(cfg.Dir)
 	if err != nil {
 		return nil, err
+	}
+	if cfg.importing {
+		if err := discard(ctx, f); err != nil {
+			return nil, errors.Join(err, f.Close())
+		}
 	}
 	if err := makeData(f.Path(dataFile)); err != nil {
 		return nil, errors.Join(err, f.Close())

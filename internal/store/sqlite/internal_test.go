@@ -144,7 +144,7 @@ func TestStatementsUseIndexes(t *testing.T) {
 		_, errUpdate := tx.UpdateLease(l.ID, func(l *store.Lease) error { l.Status = api.LeaseRevoked; return nil })
 		_, errName := tx.LeasesByUsername([]string{"u"})
 		_, _, errOverdue := tx.Overdue("e", now)
-		_, errNext := tx.NextDue()
+		_, errNext := tx.NextDue(now)
 		_, errOpen := tx.OpenFences()
 		_, errSince := tx.FencesSince("t", 0)
 		_, errCounts := tx.AuditCounts("t", now, now)

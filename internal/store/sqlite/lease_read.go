@@ -60,6 +60,11 @@ func (r *reader) LeasesByUsername(usernames []string) (map[string]*store.Lease, 
 
 // Leases lists by filter, newest first; see [store.Reader].
 func (r *reader) Leases(f store.LeaseFilter, before string, limit int) ([]*store.Lease, error) {
+	condition, args := leasesWhere(f, before, limit)
+	return r.leases(false, condition, args...)
+}
+
+func leasesWhere(f store.LeaseFilter, before string, limit int) (string, []any) {
 	var q condition
 	q.text("tenant = ?", f.Tenant)
 	q.text("engine_id = ?", f.EngineID)
@@ -71,13 +76,14 @@ func (r *reader) Leases(f store.LeaseFilter, before string, limit int) ([]*store
 	q.moment("expires_at < ?", f.ExpiresBefore)
 	q.moment("expires_at > ?", f.ExpiresAfter)
 	q.moment("issued_at < ?", f.IssuedBefore)
+	q.moment("overdue_at <= ?", f.OverdueAt)
 	if f.Residue {
 		q.and("status = 'revoked' AND residue = 1")
 	}
 	if before != "" {
 		q.and("id < ?", before)
 	}
-	return r.leases(false, leaseIndex(&q, f)+q.where()+" ORDER BY id DESC LIMIT ?", append(q.args, all(limit))...)
+	return leaseIndex(&q, f) + q.where() + " ORDER BY id DESC LIMIT ?", append(q.args, all(limit))
 }
 
 // leaseIndex names the index that gives the order of the ids and leaves the fewest rows to look
@@ -90,6 +96,12 @@ func leaseIndex(q *condition, f store.LeaseFilter) string {
 	switch {
 	case f.Username != "":
 		return "INDEXED BY leases_username "
+	case f.OverdueAt != nil:
+		q.and("overdue_at IS NOT NULL AND status <> 'issuing'")
+		if f.EngineID == "" { // leads through the index engine by engine
+			q.and("engine_id IN (SELECT engine_id FROM lease_counts)")
+		}
+		return "INDEXED BY leases_overdue "
 	case f.Residue && f.EngineID != "":
 		return "INDEXED BY leases_residue "
 	case live && f.TokenID != "":
@@ -97,10 +109,14 @@ func leaseIndex(q *condition, f store.LeaseFilter) string {
 		return "INDEXED BY leases_token "
 	case live && f.Identity != "":
 		return "INDEXED BY leases_holder "
+	case live && f.EngineID != "" && f.Role != "":
+		return "INDEXED BY leases_role "
 	case live && f.EngineID != "":
 		return "INDEXED BY leases_live "
 	case f.Identity != "":
 		return "INDEXED BY leases_identity "
+	case f.EngineID != "":
+		return "INDEXED BY leases_engine "
 	default:
 		return "INDEXED BY sqlite_autoindex_leases_1 "
 	}
@@ -134,7 +150,7 @@ func (r *reader) Overdue(engineID string, now time.Time) (n int, oldest time.Tim
 }
 
 // NextDue tells for each engine when its next lease is due; see [store.Reader].
-func (r *reader) NextDue() (map[string]time.Time, error) {
+func (r *reader) NextDue(now time.Time) (map[string]time.Time, error) {
 	var engines []string
 	err := r.conn.each(enginesDue, nil, func(scan scanFunc) error {
 		var id string
@@ -147,7 +163,7 @@ func (r *reader) NextDue() (map[string]time.Time, error) {
 	}
 	next := make(map[string]time.Time, len(engines))
 	for _, id := range engines {
-		if at, ok, err := r.nextDue(id); err != nil {
+		if at, ok, err := r.nextDue(id, now); err != nil {
 			return nil, err
 		} else if ok {
 			next[id] = at
@@ -166,11 +182,10 @@ const enginesDue = `WITH RECURSIVE engines (id) AS (
 
 // nextDue goes through the engine's rows in the order of their moments, over those under a valid
 // claim, which are due at its end, to the first that is free: none after it can be earlier.
-func (r *reader) nextDue(engineID string) (next time.Time, found bool, err error) {
-	now := micros(r.Now())
+func (r *reader) nextDue(engineID string, now time.Time) (next time.Time, found bool, err error) {
 	err = r.conn.each(`SELECT due_at, claim_until, `+unclaimed+` FROM leases INDEXED BY leases_due
 		WHERE engine_id = ? AND due_at IS NOT NULL ORDER BY due_at`,
-		[]any{now, r.node, r.epoch, engineID}, func(scan scanFunc) error {
+		[]any{micros(now), r.node, r.epoch, engineID}, func(scan scanFunc) error {
 			var due int64
 			var until sql.NullInt64
 			var free bool

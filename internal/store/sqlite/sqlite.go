@@ -19,6 +19,7 @@ import (
 	"github.com/scaivault/scaivault/internal/ident"
 	"github.com/scaivault/scaivault/internal/store"
 	"github.com/scaivault/scaivault/internal/store/commit"
+	"github.com/scaivault/scaivault/internal/store/sqlite/vfs"
 )
 
 // readers is how many snapshots can be read at once: a few more than cores, since reads are short.
@@ -31,10 +32,18 @@ type Config struct {
 	// Chain may be nil when its key is itself kept in the store: SetChain gives it later.
 	Chain  store.Chain
 	Logger *slog.Logger // nil: none
+	// Disk stands before the files, for tests of disks that fail; nil: nothing does.
+	Disk vfs.Layer
+	// Restored opens a store whose restore is not finished, for who finishes it.
+	Restored bool
+
+	importing bool
 }
 
 // Store is an open embedded store.
 type Store struct {
+	disk      *disk
+	vfs       *vfs.VFS
 	folder    *folder.Folder
 	committer *committer
 	pool      chan *conn // for reading
@@ -55,7 +64,7 @@ var _ store.Store = (*Store)(nil)
 // Open opens the store in the folder, makes it where there is none, migrates its schema and begins
 // a new epoch. It fails when another process has the folder or the schema is of a newer release.
 func Open(ctx context.Context, cfg Config) (_ *Store, err error) {
-	f, err := openFolder(cfg.Dir)
+	f, err := openFolder(ctx, cfg)
 	if err != nil {
 		return nil, err
 	}
@@ -73,18 +82,24 @@ func Open(ctx context.Context, cfg Config) (_ *Store, err error) {
 		cfg.Logger = slog.New(slog.DiscardHandler)
 	}
 
-	writer, err := open(ctx, f.Path(dataFile), "cache_size(-8192)")
+	if s.disk, err = openDisk(ctx, f.Path(dataFile), cfg); err != nil {
+		return nil, err
+	}
+	if s.vfs, err = vfs.Register(ident.New("vfs"), s.disk.layer); err != nil {
+		return nil, fmt.Errorf("open store: %w", err)
+	}
+	writer, err := s.connect(ctx, "cache_size(-8192)")
 	if err != nil {
 		return nil, fmt.Errorf("open store: %w", err)
 	}
-	if err := s.prepare(ctx, writer); err != nil {
+	if err := s.prepare(ctx, writer, cfg); err != nil {
 		return nil, errors.Join(err, writer.close())
 	}
 	if s.committer, err = newCommitter(s, writer, cfg.Logger); err != nil {
 		return nil, errors.Join(fmt.Errorf("read store: %w", err), writer.close())
 	}
 	for range readers {
-		c, err := open(ctx, f.Path(dataFile), "cache_size(-2048)", "query_only(1)")
+		c, err := s.connect(ctx, "cache_size(-2048)", "query_only(1)")
 		if err != nil {
 			return nil, fmt.Errorf("open store for reading: %w", err)
 		}
@@ -96,7 +111,10 @@ func Open(ctx context.Context, cfg Config) (_ *Store, err error) {
 
 // prepare migrates the schema, names the installation and the node where the store is new, and
 // begins an epoch. Migrations take the connection from its pool, so it is given back meanwhile.
-func (s *Store) prepare(ctx context.Context, c *conn) error {
+func (s *Store) prepare(ctx context.Context, c *conn, cfg Config) error {
+	if err := fold(ctx, c); err != nil {
+		return err
+	}
 	if err := c.c.Close(); err != nil {
 		return err
 	}
@@ -105,6 +123,17 @@ func (s *Store) prepare(ctx context.Context, c *conn) error {
 	}
 	var err error
 	if c.c, err = c.db.Conn(ctx); err != nil {
+		return err
+	}
+	if cfg.importing {
+		return s.begin(c)
+	}
+	if !cfg.Restored {
+		if err := refuseUnfinished(c); err != nil {
+			return err
+		}
+	}
+	if err := s.disk.sums.begin(s.disk.epoch + 1); err != nil {
 		return err
 	}
 	_, installation, _ := strings.Cut(ident.New("i"), "_")
@@ -116,6 +145,14 @@ func (s *Store) prepare(ctx context.Context, c *conn) error {
 		return fmt.Errorf("begin epoch: %w", errors.Unwrap(err))
 	}
 	return nil
+}
+
+// fold puts what the WAL holds into the database, which is flushed, and empties the WAL. After a
+// flush that failed the operating system may show what the disk does not have: read so, and written
+// anew, it is certain again before anything is built upon it. On a full disk the WAL stays.
+func fold(ctx context.Context, c *conn) error {
+	var busy, frames, folded int
+	return c.c.QueryRowContext(ctx, "PRAGMA wal_checkpoint(TRUNCATE)").Scan(&busy, &frames, &folded)
 }
 
 // SetChain gives the audit chain's MAC. It comes before the first Audit, which fails without, and
@@ -166,12 +203,20 @@ func (s *Store) Epoch() int64 { return s.epoch }
 // Installation is the id that the store was given when it was made.
 func (s *Store) Installation() string { return s.installation }
 
-// Ping writes a row: a full disk or a folder that became read-only is found out.
+// Ping writes a row: a full disk or a folder that became read-only is found out. It also tells of
+// damage that was met before.
 func (s *Store) Ping(ctx context.Context) error {
+	if err := s.disk.well(); err != nil {
+		return unavailable(err)
+	}
 	return s.WriteRelaxed(ctx, func(t store.Tx) error {
 		return t.(*tx).write("UPDATE store_state SET pinged_at = ?", micros(time.Now()))
 	})
 }
+
+// Failed tells, once, that a flush to disk has failed: nothing is acknowledged any more, and the
+// process is to end and begin anew with what the disk then holds.
+func (s *Store) Failed() <-chan error { return s.disk.ended }
 
 // Close waits for what is being committed and read. Safe to call twice.
 func (s *Store) Close() error { return s.close() }
@@ -185,6 +230,12 @@ func (s *Store) shut() error {
 			errs = append(errs, (<-s.pool).close())
 		}
 		errs = append(errs, s.committer.conn.close())
+	}
+	if s.vfs != nil {
+		s.vfs.Close()
+	}
+	if s.disk != nil {
+		errs = append(errs, s.disk.sums.close())
 	}
 	return errors.Join(append(errs, s.folder.Close())...)
 }

@@ -162,7 +162,7 @@ func TestEveryFilterPrepares(t *testing.T) {
 	s := open(t, t.TempDir())
 	now := time.Now()
 	err := s.Read(t.Context(), func(r store.Reader) error {
-		for bits := range 1 << 11 {
+		for bits := range 1 << 12 {
 			has := func(i int) bool { return bits&(1<<i) != 0 }
 			pick := func(i int, v string) string {
 				if has(i) {
@@ -180,6 +180,9 @@ func TestEveryFilterPrepares(t *testing.T) {
 			}
 			if has(9) {
 				f.ExpiresBefore, f.ExpiresAfter, f.IssuedBefore = &now, &now, &now
+			}
+			if has(11) {
+				f.OverdueAt = &now
 			}
 			if _, err := r.Leases(f, pick(10, "x"), 1); err != nil {
 				t.Errorf("%+v: %v", f, errors.Unwrap(err))

@@ -12,6 +12,7 @@ func (t *tx) Trim(leaseBefore, auditBefore time.Time, limit int) (int, error) {
 	for _, step := range []func(int) (int, error){
 		func(n int) (int, error) { return t.trimLeases(leaseBefore, n) },
 		func(n int) (int, error) { return t.trimAudit(auditBefore, n) },
+		func(n int) (int, error) { return t.trimFormer(auditBefore, n) },
 		func(n int) (int, error) { return t.trimFences(leaseBefore, n) },
 	} {
 		if removed >= limit {
@@ -60,10 +61,45 @@ func (t *tx) trimLeases(before time.Time, limit int) (int, error) {
 // trimAudit cuts the beginning of the chain, up to the first entry that is not older, and keeps
 // the MAC that the rest goes on from.
 func (t *tx) trimAudit(before time.Time, limit int) (int, error) {
-	var n int
-	var base int64
-	var mac []byte
-	err := t.conn.each("SELECT seq, at, mac FROM audit ORDER BY seq LIMIT ?", []any{limit}, func(scan scanFunc) error {
+	n, base, mac, err := t.outdated("SELECT seq, at, mac FROM audit ORDER BY seq LIMIT ?", before, limit)
+	if err != nil || n == 0 {
+		return 0, err
+	}
+	if err := t.write("UPDATE store_state SET audit_base_seq = ?, audit_base_mac = ?", base, mac); err != nil {
+		return 0, err
+	}
+	return n, t.write("DELETE FROM audit WHERE seq <= ?", base)
+}
+
+// trimFormer cuts the beginnings of former chains in the same way.
+func (t *tx) trimFormer(before time.Time, limit int) (int, error) {
+	nodes, err := t.formerNodes()
+	if err != nil {
+		return 0, err
+	}
+	total := 0
+	for _, node := range nodes {
+		n, base, mac, err := t.outdated("SELECT seq, at, mac FROM former_audit WHERE node = ? ORDER BY seq LIMIT ?", before, node.ID, limit-total)
+		if err != nil {
+			return 0, err
+		}
+		if n == 0 {
+			continue
+		}
+		if err := t.write("UPDATE former_chains SET base_seq = ?, base_mac = ? WHERE node = ?", base, mac, node.ID); err != nil {
+			return 0, err
+		}
+		if err := t.write("DELETE FROM former_audit WHERE node = ? AND seq <= ?", node.ID, base); err != nil {
+			return 0, err
+		}
+		total += n
+	}
+	return total, nil
+}
+
+// outdated finds the beginning of a chain that is older: how many entries, and the last of them.
+func (t *tx) outdated(query string, before time.Time, args ...any) (n int, base int64, mac []byte, err error) {
+	err = t.conn.each(query, args, func(scan scanFunc) error {
 		var seq, at int64
 		var m []byte
 		if err := scan(&seq, &at, &m); err != nil {
@@ -75,13 +111,7 @@ func (t *tx) trimAudit(before time.Time, limit int) (int, error) {
 		n, base, mac = n+1, seq, m
 		return nil
 	})
-	if err != nil || n == 0 {
-		return 0, err
-	}
-	if err := t.write("UPDATE store_state SET audit_base_seq = ?, audit_base_mac = ?", base, mac); err != nil {
-		return 0, err
-	}
-	return n, t.write("DELETE FROM audit WHERE seq <= ?", base)
+	return n, base, mac, err
 }
 
 func (t *tx) trimFences(before time.Time, limit int) (int, error) {

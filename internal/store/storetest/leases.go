@@ -186,6 +186,38 @@ func leaseFilters(t *testing.T, b *bundle) {
 			wantEqual(t, name, ids(value[[]*store.Lease](t)(r.Leases(tt.f, tt.after, tt.limit))), tt.want)
 		})
 	}
+
+	b.write(t, func(tx store.Tx) error {
+		if err := tx.LockLeases([]string{c.ID, "lease_none", a.ID}); err != nil {
+			return err
+		}
+		for want := int64(2); want <= 3; want++ { // each sees what the one before left
+			l, err := tx.UpdateLease(c.ID, func(l *store.Lease) error { l.LateLooks++; return nil })
+			if err != nil {
+				return err
+			}
+			wantEqual(t, "version and looks of a locked row", []int64{l.Version, int64(l.LateLooks)}, []int64{want, want - 1})
+		}
+		return nil
+	})
+	b.update(t, c.ID, func(l *store.Lease) { l.Status = api.LeaseActive })
+	b.update(t, e.ID, func(l *store.Lease) {
+		l.Status, l.Revocation = api.LeaseRevoking, &api.Revocation{RequestedAt: noon}
+	})
+	for name, tt := range map[string]struct {
+		f    f
+		want []string
+	}{
+		"not overdue yet":         {f{OverdueAt: atp(-time.Microsecond)}, []string{}},
+		"asked to be revoked":     {f{OverdueAt: &noon}, []string{"lease_4"}},
+		"past its end":            {f{OverdueAt: atp(3 * time.Hour)}, []string{"lease_4", "lease_2"}},
+		"past its end, engine":    {f{OverdueAt: atp(3 * time.Hour), EngineID: "eng_b"}, []string{"lease_2"}},
+		"past its end, of nobody": {f{OverdueAt: atp(3 * time.Hour), Identity: "sa:none"}, []string{}},
+	} {
+		b.read(t, func(r store.Reader) {
+			wantEqual(t, name, ids(value[[]*store.Lease](t)(r.Leases(tt.f, "", 0))), tt.want)
+		})
+	}
 }
 
 // claim is of engine eng_a.
@@ -262,7 +294,7 @@ func leaseNextDue(t *testing.T, b *bundle) {
 	want := func(what string, a, other *time.Time) {
 		t.Helper()
 		b.read(t, func(r store.Reader) {
-			next := value[map[string]time.Time](t)(r.NextDue())
+			next := value[map[string]time.Time](t)(r.NextDue(now))
 			if len(next) != 2 || !next["eng_a"].Equal(*a) || !next["eng_b"].Equal(*other) {
 				t.Errorf("%s: %v", what, next)
 			}

@@ -1,0 +1,264 @@
+package clock
+
+import (
+	"context"
+	"encoding/json"
+	"time"
+
+	"github.com/scaivault/scaivault/api"
+	"github.com/scaivault/scaivault/internal/store"
+)
+
+// Identity is the guard's own, in the audit trail.
+const Identity = "system:clock"
+
+const (
+	id      = "clock"
+	timeKey = "clock/time"
+	// recordSources is how often the distance of a source's clock is recorded.
+	recordSources = 10 * time.Minute
+)
+
+// state is the shift, as a configuration object; its version tells of every decision.
+type state struct {
+	Shift time.Duration `json:"shift"` // of the agreed time before the store's clock, in nanoseconds
+}
+
+func (g *Guard) shift() (time.Duration, int64) {
+	o := g.Config().Object(store.DefaultTenant, store.KindSystem, id)
+	if o == nil {
+		return 0, 0
+	}
+	s, err := store.Decode[state](o)
+	if err != nil {
+		return 0, o.Version
+	}
+	return s.Shift, o.Version
+}
+
+// check compares the clocks, decides what needs no evidence, and records the time.
+func (g *Guard) check(ctx context.Context) error {
+	due := false
+	raw, err := g.sample(ctx, func(r store.Reader) (err error) { due, err = anyDue(r); return err })
+	if err != nil {
+		return err
+	}
+	shift, version := g.shift()
+	g.mu.Lock()
+	now, said := g.now(), raw.Add(shift)
+	d := said.Sub(now)
+	right := version == g.version && shift != 0 && raw.Sub(now).Abs() <= step
+	switch {
+	case version != g.version:
+		g.version, g.ahead, g.unsure, d = version, 0, false, 0
+		g.set(said)
+	case right:
+	case d.Abs() <= step:
+		g.set(said)
+		g.ahead = 0
+	default:
+		g.ahead = max(d, 0)
+	}
+	g.unsure = g.unsure && due
+	record := time.Since(g.saved) >= checkEvery
+	g.mu.Unlock()
+	switch {
+	case right:
+		return g.follow(ctx, 0, "the store's clock is right again")
+	case d.Abs() > step && !due && shift == 0: // nothing waits for a moment that could come too early, or too late
+		return g.move(ctx, said)
+	case d < -step:
+		return g.follow(ctx, now.Sub(raw), "the store's clock went back: the agreed time goes on without it")
+	}
+	g.alarm(d)
+	if record {
+		return g.record(ctx, g.Now(), g.Store.WriteRelaxed)
+	}
+	return nil
+}
+
+// move lets the agreed time jump. It is recorded before anything lives by it, so that no start finds
+// moments that are years away from a time that it takes for the present.
+func (g *Guard) move(ctx context.Context, to time.Time) error {
+	at := time.Now()
+	if err := g.record(ctx, to, g.Store.Write); err != nil {
+		return err
+	}
+	g.mu.Lock()
+	g.set(to.Add(time.Since(at)))
+	g.ahead, g.unsure = 0, false
+	g.mu.Unlock()
+	g.alarm(0)
+	return nil
+}
+
+// alarm tells once of a jump that nobody has judged, and calls whoever goes by the time.
+func (g *Guard) alarm(d time.Duration) {
+	g.mu.Lock()
+	held := g.ahead > step
+	first := held && !g.alarmed
+	changed := held != g.alarmed
+	g.alarmed = held
+	g.mu.Unlock()
+	if first {
+		g.log.Error("the store's clock went forward: what ends by it is held back, and nothing is issued, until a source's clock or an administrator confirms it", "by", d.Round(time.Second))
+	}
+	if changed && g.changed != nil {
+		g.changed()
+	}
+}
+
+// follow makes all nodes go by another shift, unless one of them was faster.
+func (g *Guard) follow(ctx context.Context, shift time.Duration, why string) error {
+	moved := false
+	err := g.Store.Write(ctx, func(tx store.Tx) error {
+		moved = false
+		before, version := g.shift()
+		if g.known() != version || before == shift {
+			return nil
+		}
+		moved = true
+		if err := putShift(tx, shift, version); err != nil {
+			return err
+		}
+		return tx.Audit(store.DefaultTenant, &api.AuditEntry{Action: "system_clock", IdentityType: "system", IdentityID: Identity, SecretPath: Path,
+			Success: true, ExtraData: map[string]any{"shift_seconds": int64(shift / time.Second), "why": why}})
+	})
+	if err != nil {
+		return err
+	}
+	if moved {
+		g.log.Error("the time by which leases live stands otherwise to the store's clock than before", "why", why, "shift", shift.Round(time.Second))
+		_, version := g.shift()
+		g.mu.Lock()
+		g.version, g.ahead = version, 0
+		g.mu.Unlock()
+	}
+	return nil
+}
+
+func (g *Guard) known() int64 {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.version
+}
+
+// putShift writes a shift down, unless another was written meanwhile.
+func putShift(tx store.Tx, shift time.Duration, version int64) error {
+	doc, err := json.Marshal(state{shift})
+	if err != nil {
+		return err
+	}
+	return tx.PutObject(&store.Object{Tenant: store.DefaultTenant, Kind: store.KindSystem, ID: id, Key: id, Doc: doc}, version)
+}
+
+// Heard is what a source's clock says, read just now. It is recorded while all is well, and judges a
+// jump otherwise: a source that went forward as well confirms the store's clock, one that did not
+// contradicts it.
+func (g *Guard) Heard(ctx context.Context, engineID string, source time.Time) error {
+	now, key := g.Now(), "clock/source/"+engineID
+	var distance *time.Duration
+	raw, err := g.sample(ctx, func(r store.Reader) error {
+		doc, err := r.Meta(key)
+		if err != nil || len(doc) == 0 {
+			return err
+		}
+		return json.Unmarshal(doc, &distance)
+	})
+	if err != nil {
+		return err
+	}
+	if g.Doubtful() {
+		if distance == nil {
+			return nil // it says nothing: nobody knows how far it was from ours
+		}
+		return g.judge(ctx, raw, source.Add(-*distance))
+	}
+	g.mu.Lock()
+	g.heard[engineID] = time.Now()
+	g.mu.Unlock()
+	d := source.Sub(now)
+	if distance != nil && (d-*distance).Abs() < time.Second {
+		return nil
+	}
+	doc, err := json.Marshal(d)
+	if err != nil {
+		return err
+	}
+	return g.WriteRelaxed(ctx, func(tx store.Tx) error { return tx.PutMeta(key, doc) })
+}
+
+// judge decides by what time it is to a source.
+func (g *Guard) judge(ctx context.Context, raw, told time.Time) error {
+	shift, version := g.shift()
+	said := raw.Add(shift)
+	g.mu.Lock()
+	if version != g.version || !g.doubtful() { // decided meanwhile
+		g.mu.Unlock()
+		return nil
+	}
+	now := g.now()
+	passed := said.Sub(now)
+	confirmed := passed > step && said.Sub(told) <= gap
+	switch {
+	case confirmed:
+		now = said
+	case g.unsure && told.After(now): // time that passed before the start
+		now = told
+	}
+	g.mu.Unlock()
+	if err := g.move(ctx, now); err != nil {
+		return err
+	}
+	if confirmed {
+		g.log.Warn("the store's clock went forward, and a source's clock confirms it", "by", passed.Round(time.Second))
+		return nil
+	}
+	if said.Sub(now).Abs() <= step {
+		return nil
+	}
+	return g.follow(ctx, now.Sub(raw), "the store's clock is wrong by a source's clock: the agreed time goes on without it")
+}
+
+// record keeps the agreed time, for the next start.
+func (g *Guard) record(ctx context.Context, now time.Time, write func(context.Context, func(store.Tx) error) error) error {
+	err := write(ctx, func(tx store.Tx) error { return putTime(tx, now) })
+	if err == nil {
+		g.mu.Lock()
+		g.saved = time.Now()
+		g.mu.Unlock()
+	}
+	return err
+}
+
+func putTime(tx store.Tx, now time.Time) error {
+	doc, err := now.MarshalText()
+	if err != nil {
+		return err
+	}
+	return tx.PutMeta(timeKey, doc)
+}
+
+func recorded(r store.Reader) (last time.Time, err error) {
+	doc, err := r.Meta(timeKey)
+	if err == nil && len(doc) > 0 {
+		err = last.UnmarshalText(doc)
+	}
+	return last, err
+}
+
+// anyDue tells whether any row leads to somebody's next look: every living lease does.
+func anyDue(r store.Reader) (bool, error) {
+	due, err := r.NextDue(r.Now())
+	return len(due) > 0, err
+}
+
+func anyLiving(r store.Reader) (bool, error) {
+	counts, err := r.LeaseCounts("")
+	for _, c := range counts {
+		if c.Status != api.LeaseRevoked && c.N > 0 {
+			return true, err
+		}
+	}
+	return false, err
+}

@@ -1,0 +1,142 @@
+package store
+
+import (
+	"errors"
+	"time"
+)
+
+// ContentVersion is the version of what a [Record] can say. It grows with each kind of record and
+// each field that an older release would not understand, so that one refuses what it would lose.
+const ContentVersion = 1
+
+// RestoringKey is under what a store says, in Meta, that a restore into it is not finished. While
+// the value is not empty no node opens the store.
+const RestoringKey = "restoring"
+
+// Why a store cannot be opened, or not be restored into.
+var (
+	ErrRestoring = errors.New("open store: a restore into this store was not finished: run scaivault restore again")
+	ErrNotEmpty  = errors.New("restore: this store holds data, and a restore replaces none; move them aside, or name an empty place (DATA_DIR or DATABASE_URL)")
+)
+
+// Record is one row of what a store holds, in a form that does not depend on the store: what is
+// exported from one is imported into any other. Exactly one field is set.
+type Record struct {
+	State   *State         `json:"state,omitempty"` // the first, once
+	Meta    *MetaValue     `json:"meta,omitempty"`
+	Object  *Object        `json:"object,omitempty"`
+	Secret  *Secret        `json:"secret,omitempty"`
+	Version *SecretVersion `json:"secret_version,omitempty"`
+	Lease   *Lease         `json:"lease,omitempty"`
+	Fence   *Fence         `json:"fence,omitempty"`
+	Audit   *ChainEntry    `json:"audit,omitempty"`
+}
+
+// Kind names what the record is of.
+func (r *Record) Kind() string {
+	switch {
+	case r.State != nil:
+		return "state"
+	case r.Meta != nil:
+		return "meta"
+	case r.Object != nil:
+		return "objects"
+	case r.Secret != nil:
+		return "secrets"
+	case r.Version != nil:
+		return "secret_versions"
+	case r.Lease != nil:
+		return "leases"
+	case r.Fence != nil:
+		return "fences"
+	case r.Audit != nil:
+		return "audit"
+	default:
+		return ""
+	}
+}
+
+// State is what a store knows of itself.
+type State struct {
+	Installation string
+	ConfigRev    int64
+	Nodes        []NodeState
+}
+
+// NodeState is a node that has written to the store, and where its audit chain begins and ends.
+type NodeState struct {
+	ID      string
+	Epoch   int64
+	BaseSeq int64  // the last trimmed entry
+	BaseMAC []byte `json:",omitempty"`
+	LastSeq int64
+	LastMAC []byte `json:",omitempty"`
+}
+
+// MetaValue is a small value of the store itself.
+type MetaValue struct {
+	Key   string
+	Value []byte
+}
+
+// ChainEntry is an [AuditRow] without what follows from it.
+type ChainEntry struct {
+	Node   string
+	Seq    int64
+	Tenant string
+	Raw    []byte
+	MAC    []byte
+}
+
+// RestoredEpoch is the epoch that a node of a restored store has begun: higher than any that the
+// original may have come to since, as long as it does not begin one each second.
+func RestoredEpoch(now time.Time, epoch int64) int64 { return max(epoch+1, now.Unix()) }
+
+// How many rows an export reads at once, and those of secrets' versions, which may be large.
+const (
+	PageSize     = 500
+	LargePage    = 16
+	importWeight = 1 << 20
+)
+
+// InPages hands on all rows that page answers, which is asked for the first ones with a zero row and
+// then for those after the last row that it gave, until there are none. So an export holds a page.
+func InPages[T any](page func(last *T) ([]*T, error), emit func(row *T) error) error {
+	for last := new(T); ; {
+		rows, err := page(last)
+		if err != nil || len(rows) == 0 {
+			return err
+		}
+		for _, row := range rows {
+			if err := emit(row); err != nil {
+				return err
+			}
+		}
+		last = rows[len(rows)-1]
+	}
+}
+
+// InBatches hands records on in batches for one transaction each: not many, and not large.
+func InBatches(records func(yield func(*Record, error) bool), write func(batch []*Record) error) error {
+	var batch []*Record
+	weight := 0
+	for r, err := range records {
+		if err != nil {
+			return err
+		}
+		batch = append(batch, r)
+		if r.Version != nil {
+			weight += len(r.Version.Sealed)
+		}
+		if len(batch) == PageSize || weight > importWeight {
+			if err := write(batch); err != nil {
+				return err
+			}
+			batch, weight = nil, 0
+		}
+	}
+	if len(batch) == 0 {
+		return nil
+	}
+	return write(batch)
+}
