@@ -4,11 +4,13 @@ package builtin
 import (
 	"github.com/scaivault/scaivault/engine"
 	"github.com/scaivault/scaivault/engine/postgresql"
+	"github.com/scaivault/scaivault/engine/redis"
 )
 
 // Types are all kinds of sources. Another engine is one more line.
 func Types() []engine.Type {
 	return []engine.Type{
 		postgresql.Type{},
+		redis.Type{},
 	}
 }

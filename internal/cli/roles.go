@@ -41,7 +41,7 @@ func (a *app) rolesGet() *cobra.Command {
 type roleFlags struct {
 	file                                  string
 	privileges, creation, revocation      []string
-	renewal, memberOf, other              []string
+	renewal, memberOf, aclRules, other    []string
 	passwordForm, defaultTTL, maxTTL      string
 	maxLeases                             int64
 	runAsGroup, tieToToken, reallyReplace bool
@@ -54,6 +54,7 @@ func (o *roleFlags) register(cmd *cobra.Command) {
 	flags.StringArrayVar(&o.creation, "creation-statement", nil, "instead of privileges: SQL with {{name}}, {{password}}, {{expiration}}; may be repeated")
 	flags.StringArrayVar(&o.revocation, "revocation-statement", nil, "SQL in the place of the engine's own revocation; may be repeated")
 	flags.StringArrayVar(&o.renewal, "renew-statement", nil, "SQL in the place of the engine's own renewal; may be repeated")
+	flags.StringArrayVar(&o.aclRules, "acl-rule", nil, `for Redis: what its credentials may do, for instance "~app:*" and "+@read"; may be repeated`)
 	flags.StringVar(&o.passwordForm, "password-form", "", "scram or plain: what {{password}} becomes")
 	flags.BoolVar(&o.runAsGroup, "run-as-group", false, "what one credential makes belongs to all of the role")
 	flags.BoolVar(&o.tieToToken, "tie-to-token", false, "a credential ends with the token that asked for it")
@@ -71,7 +72,7 @@ func (o *roleFlags) document(a *app) (client.Document, error) {
 	}
 	for name, texts := range map[string][]string{
 		"privileges": o.privileges, "member_of": o.memberOf, "creation_statements": o.creation,
-		"revocation_statements": o.revocation, "renew_statements": o.renewal,
+		"revocation_statements": o.revocation, "renew_statements": o.renewal, "acl_rules": o.aclRules,
 	} {
 		if len(texts) > 0 {
 			d[name] = texts

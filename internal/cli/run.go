@@ -58,7 +58,9 @@ told to end. The command's exit code is passed on, and signals are passed to it.
 
 For PostgreSQL the command finds PGUSER, PGPASSWORD, PGHOST, PGPORT, PGDATABASE and
 PGSSLMODE, as psql, pg_dump and most drivers expect; host, port and database only if
-the caller may read the engine. With --env the command finds these names only:
+the caller may read the engine. For Redis it is REDISCLI_AUTH, which redis-cli reads,
+and REDIS_USERNAME, REDIS_PASSWORD, REDIS_HOST, REDIS_PORT and REDIS_TLS, if the caller
+may read the engine at all. With --env the command finds these names only:
 
   --env DB_USER=username --env DB_PASS=password --env DB_HOST=host
 

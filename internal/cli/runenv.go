@@ -33,16 +33,35 @@ func connectionOf(ctx context.Context, c *client.Client, lease *client.Lease) co
 	return n
 }
 
-// environment gives the command its variables: those asked for, else those that
-// PostgreSQL's programs expect. A user name with a password from an engine that
-// may not be read is taken for PostgreSQL's.
-func (n connection) environment(mapping map[string]string) ([]string, error) {
-	asked := len(mapping) > 0
-	if !asked && (n.plugin == "postgresql" || n.plugin == "" && n.fields["password"] != "") {
-		mapping = map[string]string{
+// usual are the variables that the programs of a kind of source expect, each with
+// the field that it holds.
+func usual(plugin string) map[string]string {
+	switch plugin {
+	case "postgresql":
+		return map[string]string{
 			"PGUSER": "username", "PGPASSWORD": "password", "PGHOST": "host",
 			"PGPORT": "port", "PGDATABASE": "database", "PGSSLMODE": "sslmode",
 		}
+	case "redis": // redis-cli itself reads the password alone
+		return map[string]string{
+			"REDISCLI_AUTH": "password", "REDIS_USERNAME": "username", "REDIS_PASSWORD": "password",
+			"REDIS_HOST": "host", "REDIS_PORT": "port", "REDIS_TLS": "tls",
+		}
+	}
+	return nil
+}
+
+// environment gives the command its variables: those asked for, else those that
+// the source's own programs expect. A user name with a password from an engine
+// that may not be read is taken for PostgreSQL's.
+func (n connection) environment(mapping map[string]string) ([]string, error) {
+	asked := len(mapping) > 0
+	switch {
+	case asked:
+	case n.plugin == "" && n.fields["password"] != "":
+		mapping = usual("postgresql")
+	default:
+		mapping = usual(n.plugin)
 	}
 	var variables []string
 	for _, name := range slices.Sorted(maps.Keys(mapping)) {
@@ -88,6 +107,17 @@ func sourceFields(connectionURL string) map[string]string {
 	if at := strings.LastIndexByte(authority, '@'); at >= 0 {
 		authority = authority[at+1:]
 	}
+	defaultPort := "5432"
+	fields := map[string]string{}
+	switch scheme {
+	case "redis", "rediss":
+		defaultPort = "6379"
+		if fields["tls"] = "false"; scheme == "rediss" {
+			fields["tls"] = "true"
+		}
+	case "redis+sentinel", "rediss+sentinel": // the hosts are not where the data is
+		return nil
+	}
 	var hosts, ports []string
 	for _, one := range strings.Split(authority, ",") {
 		u, err := url.Parse(scheme + "://" + one)
@@ -95,9 +125,9 @@ func sourceFields(connectionURL string) map[string]string {
 			return nil
 		}
 		hosts = append(hosts, u.Hostname())
-		ports = append(ports, first(u.Port(), "5432"))
+		ports = append(ports, first(u.Port(), defaultPort))
 	}
-	fields := map[string]string{"host": strings.Join(hosts, ","), "port": strings.Join(ports, ",")}
+	fields["host"], fields["port"] = strings.Join(hosts, ","), strings.Join(ports, ",")
 	if database, err := url.PathUnescape(path); err == nil && database != "" {
 		fields["database"] = database
 	}

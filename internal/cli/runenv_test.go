@@ -15,9 +15,12 @@ func TestSourceFieldsTakesAConnectionURLApart(t *testing.T) {
 			"host": "db", "port": "5432", "database": "a b", "sslmode": "verify-full"},
 		"postgresql://{{username}}:{{password}}@a,b:6000,[::1]:7000/x": {
 			"host": "a,b,::1", "port": "5432,6000,7000", "database": "x"},
-		"postgresql://db?sslmode=disable": {"host": "db", "port": "5432", "sslmode": "disable"},
-		"nonsense":                        nil,
-		"postgresql://":                   nil,
+		"postgresql://db?sslmode=disable":                              {"host": "db", "port": "5432", "sslmode": "disable"},
+		"redis://{{username}}:{{password}}@cache.internal":             {"host": "cache.internal", "port": "6379", "tls": "false"},
+		"rediss://{{username}}:{{password}}@a:7000,b:7001/0":           {"host": "a,b", "port": "7000,7001", "tls": "true", "database": "0"},
+		"redis+sentinel://{{username}}:{{password}}@s1:26379/mymaster": nil,
+		"nonsense":      nil,
+		"postgresql://": nil,
 	} {
 		if got := sourceFields(url); !maps.Equal(got, want) {
 			t.Errorf("%s gives %v, want %v", url, got, want)
@@ -36,6 +39,7 @@ func TestEnvironmentNamesTheFieldsThatWereAskedFor(t *testing.T) {
 	}{
 		{plugin: "postgresql", want: []string{"PGHOST=h", "PGPASSWORD=p", "PGUSER=u"}},
 		{plugin: "", want: []string{"PGHOST=h", "PGPASSWORD=p", "PGUSER=u"}},
+		{plugin: "redis", want: []string{"REDISCLI_AUTH=p", "REDIS_HOST=h", "REDIS_PASSWORD=p", "REDIS_USERNAME=u"}},
 		{plugin: "another", fails: true},
 		{plugin: "another", mapping: map[string]string{"WHO": "username"}, want: []string{"WHO=u"}},
 		{plugin: "postgresql", mapping: map[string]string{"WHO": "username"}, want: []string{"WHO=u"}},

@@ -20,6 +20,7 @@ import (
 type vault struct {
 	bin   string // folder of the program
 	url   string
+	token string // of the administrator
 	pg    *pgtest.Server
 	db    string
 	admin *client.Client

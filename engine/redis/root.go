@@ -1,0 +1,82 @@
+package redis
+
+import (
+	"context"
+	"maps"
+
+	"github.com/scaivault/scaivault/internal/statement"
+)
+
+// PlanRoot implements engine.RootRotator. The user keeps its name.
+func (e *Engine) PlanRoot(context.Context) (map[string]statement.Secret, error) {
+	candidate := maps.Clone(e.options.Root)
+	candidate["password"] = statement.Password(nil)
+	return candidate, nil
+}
+
+// SetRoot implements engine.RootRotator. A user may have several passwords, so
+// on every node the candidate is added and proved by a new connection before the
+// former one goes: whatever is cut off, at least one of the two works, and it can
+// be repeated. A node that is away would keep the former password alone, so all
+// of them must be there.
+func (e *Engine) SetRoot(ctx context.Context, candidate map[string]statement.Secret) error {
+	const attempt = "rotate the root credentials"
+	next, err := readLogin("root candidate", candidate)
+	if err != nil {
+		return err
+	}
+	e.mu.Lock()
+	current := e.root
+	e.mu.Unlock()
+	if next.username != current.username {
+		return misconfigured(attempt+": the user keeps its name; only its password changes", nil)
+	}
+	ctx, cancel := e.operation(ctx)
+	defer cancel()
+	e.forgetSurvey()
+	members, err := e.survey(ctx)
+	if err != nil {
+		return plain(err)
+	}
+	for _, m := range members {
+		if m.err != nil && len(members) > 1 {
+			return busy(attempt+": "+m.address+" cannot be reached, and would be left with the former password: try again when it is back", m.err)
+		}
+	}
+	change := func(rules ...any) error {
+		return firstError(onEach(members, func(m member) error {
+			err := m.with(ctx, revoking, func(c *conn) error {
+				_, err := c.do(ctx, append([]any{"ACL", "SETUSER", next.username}, rules...)...)
+				return mapped(attempt, err)
+			})
+			if err != nil {
+				return err
+			}
+			return m.persist(ctx)
+		}))
+	}
+	prove := func() error {
+		return firstError(onEach(members, func(m member) error {
+			c, err := e.connector.connect(ctx, m.address, next)
+			if err == nil {
+				c.close()
+			}
+			return err
+		}))
+	}
+	if prove() != nil { // else it was added before
+		if err := change(hashRule(next.password)); err != nil {
+			return plain(err)
+		}
+		if err := prove(); err != nil {
+			return uncertain(attempt+": the source took the new password and refuses it", err)
+		}
+	}
+	e.mu.Lock()
+	e.root = next
+	e.mu.Unlock()
+	if err := change("resetpass", hashRule(next.password)); err != nil {
+		return plain(err)
+	}
+	return nil
+}

@@ -1,0 +1,225 @@
+package redis_test
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"flag"
+	"log/slog"
+	"net"
+	"os"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	driver "github.com/redis/go-redis/v9"
+
+	"github.com/scaivault/scaivault/engine"
+	"github.com/scaivault/scaivault/engine/redis"
+	"github.com/scaivault/scaivault/internal/ident"
+	"github.com/scaivault/scaivault/internal/statement"
+	"github.com/scaivault/scaivault/test/redistest"
+)
+
+// TestMain runs many tests at once: they wait for servers more than they compute.
+func TestMain(m *testing.M) {
+	flag.Parse()
+	if err := flag.Set("test.parallel", "8"); err != nil {
+		panic(err)
+	}
+	os.Exit(m.Run())
+}
+
+// rootName is the root of every source here, made by exactly the statements of
+// the guide.
+const rootName, rootPassword = "scaivault", "a-long-one"
+
+// readApp is what roles are where it does not matter.
+const readApp = `{"acl_rules": ["~app:*", "+@read", "+@connection", "+@pubsub", "+@transaction", "+@blocking", "&app:*"]}`
+
+// guide are the blocks of the guide that Redis is to be given, one command a
+// line.
+func guide(t testing.TB) []string {
+	t.Helper()
+	text, err := os.ReadFile("../../docs/engines/redis.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var commands []string
+	for _, block := range strings.Split(string(text), "```redis\n")[1:] {
+		block, _, _ = strings.Cut(block, "```")
+		commands = append(commands, strings.Split(strings.TrimSpace(block), "\n")...)
+	}
+	return commands
+}
+
+// setUp makes the root, and a key to read. The rules are added to it.
+func setUp(t testing.TB, s *redistest.Server, rules ...string) {
+	t.Helper()
+	ran := false
+	for _, line := range guide(t) {
+		if !strings.HasPrefix(line, "ACL SETUSER "+rootName+" reset") {
+			continue
+		}
+		ran = true
+		var arguments []any
+		for _, word := range append(strings.Fields(line), rules...) {
+			arguments = append(arguments, word)
+		}
+		s.Do(t, arguments...)
+	}
+	if !ran {
+		t.Fatal("the guide makes no root")
+	}
+	if _, err := s.Try("ACL", "SAVE"); err != nil {
+		s.Do(t, "CONFIG", "REWRITE")
+	}
+}
+
+// source is one or more servers, and engines over them.
+type source struct {
+	servers []*redistest.Server
+	url     string // with NAME:PORT of the servers
+	namer   *statement.Namer
+	secrets map[string]map[string]statement.Secret
+}
+
+func newSource(t testing.TB, s *redistest.Server, rules ...string) *source {
+	t.Helper()
+	setUp(t, s, rules...)
+	s.Do(t, "SET", "app:one", "1")
+	return &source{servers: []*redistest.Server{s}, url: "redis://{{username}}:{{password}}@" + s.Addr(), namer: newNamer()}
+}
+
+// newNamer is of an installation of its own: servers are shared by tests.
+func newNamer() *statement.Namer {
+	return statement.NewNamer("inst_"+ident.New("tnt"), []byte("key of the test"), nil)
+}
+
+func (s *source) options(extra map[string]any) engine.Options {
+	c := map[string]any{"connection_url": s.url, "root_credentials_path": "infra/root", "operation_timeout": "10s"}
+	for k, v := range extra {
+		c[k] = v
+	}
+	raw, err := json.Marshal(c)
+	if err != nil {
+		panic(err)
+	}
+	var dialer net.Dialer
+	return engine.Options{
+		Installation: "installation-1", EngineID: "eng_1", EngineName: "cache", Node: "node-1", Epoch: 1,
+		Config: raw, Root: map[string]statement.Secret{"username": rootName, "password": rootPassword},
+		Secret: func(_ context.Context, path string) (map[string]statement.Secret, error) { return s.secrets[path], nil },
+		Namer:  s.namer, Dial: dialer.DialContext, Logger: slog.New(slog.DiscardHandler),
+	}
+}
+
+func open(t testing.TB, o engine.Options) *redis.Engine {
+	t.Helper()
+	e, err := redis.Type{}.Open(t.Context(), o)
+	if err != nil {
+		t.Fatalf("open: %v", err)
+	}
+	t.Cleanup(e.Close)
+	return e.(*redis.Engine)
+}
+
+func (s *source) open(t testing.TB, extra map[string]any) *redis.Engine {
+	t.Helper()
+	return open(t, s.options(extra))
+}
+
+func parseRole(t testing.TB, document string) engine.Role {
+	t.Helper()
+	r, err := redis.Type{}.ParseRole(json.RawMessage(document))
+	if err != nil {
+		t.Fatalf("parse the role %s: %v", document, err)
+	}
+	return r
+}
+
+// credential is one that was issued.
+type credential struct {
+	username, password string
+	recipe             engine.Recipe
+}
+
+func plan(t testing.TB, e engine.Engine, role engine.Role) *engine.Plan {
+	t.Helper()
+	p, err := e.Plan(t.Context(), engine.PlanRequest{LeaseID: ident.New(ident.Lease), RoleName: "reader", Role: role, ExpiresAt: time.Now().Add(time.Hour)})
+	if err != nil {
+		t.Fatalf("plan: %v", err)
+	}
+	p.Deadline = time.Now().Add(20 * time.Second)
+	return p
+}
+
+func issue(t testing.TB, e engine.Engine) credential {
+	t.Helper()
+	p := plan(t, e, parseRole(t, readApp))
+	recipe, err := e.Issue(t.Context(), p)
+	if err != nil {
+		t.Fatalf("issue: %v", err)
+	}
+	return credential{p.Username, p.Data["password"].Reveal(), recipe}
+}
+
+func revoke(t testing.TB, e engine.Engine, r engine.Recipe) {
+	t.Helper()
+	if _, err := e.Revoke(t.Context(), r); err != nil {
+		t.Fatalf("revoke: %v", err)
+	}
+}
+
+// works fails unless the credential reads on the server.
+func works(t testing.TB, s *redistest.Server, c credential) {
+	t.Helper()
+	client := s.Client(c.username, c.password)
+	defer client.Close()
+	eventually(t, c.username+" reads", func() bool {
+		err := client.Get(bg, "app:one").Err()
+		if err != nil && (strings.Contains(err.Error(), "WRONGPASS") || strings.Contains(err.Error(), "NOPERM")) {
+			t.Fatalf("%s does not work: %v", c.username, err)
+		}
+		return err == nil || errors.Is(err, driver.Nil) || strings.HasPrefix(err.Error(), "MOVED")
+	})
+}
+
+// dead fails unless the server refuses the login and has no such user.
+func dead(t testing.TB, s *redistest.Server, c credential) {
+	t.Helper()
+	client := s.Client(c.username, c.password)
+	defer client.Close()
+	eventually(t, c.username+" is refused", func() bool { // a server that has just started may reset connections
+		err := client.Ping(bg).Err()
+		if err == nil {
+			t.Fatalf("%s logs in", c.username)
+		}
+		return strings.Contains(err.Error(), "WRONGPASS")
+	})
+	if slices.Contains(s.Users(t), c.username) {
+		t.Errorf("the user %s is still there", c.username)
+	}
+}
+
+// eventually looks again until something holds.
+func eventually(t testing.TB, what string, holds func() bool) {
+	t.Helper()
+	for deadline := time.Now().Add(time.Minute); !holds(); time.Sleep(20 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("waited in vain until %s", what)
+		}
+	}
+}
+
+// bg is for looks that may come after the end of a test's own context.
+var bg = context.Background()
+
+func kindOf(err error) engine.Kind {
+	var known *engine.Error
+	if errors.As(err, &known) {
+		return known.Kind
+	}
+	return 0
+}
