@@ -210,6 +210,25 @@ func TestBeatFromTheFuture(t *testing.T) {
 	}
 }
 
+// A sign of life from the future, given before the database's clock was set back, holds no claim.
+func TestClaimsAfterTheClockWentBack(t *testing.T) {
+	t.Parallel()
+	n := nodes(t, 2)
+	a, b := n[0], n[1]
+	write(t, a, insert(newLease(a)))
+	if ids := claim(t, a, 1); len(ids) != 1 {
+		t.Fatalf("%d rows claimed", len(ids))
+	}
+	freeze(t, a)
+	sql(t, a, "UPDATE beats SET at = at + $2 WHERE node = $1", a.node, time.Hour.Microseconds())
+	if next, now := dueNext(t, b); next.After(now) {
+		t.Errorf("due at %v, want by %v", next, now)
+	}
+	if ids := claim(t, b, 1); len(ids) != 1 {
+		t.Errorf("%d rows were claimed of a node whose last sign lies in the future", len(ids))
+	}
+}
+
 // Another node's configuration is there before any function runs, whether a notification came or
 // not, also what was removed, also if what was removed is no longer known one by one.
 func TestConfigAcrossNodes(t *testing.T) {
