@@ -123,7 +123,7 @@ func (m *Manager) turn(ctx context.Context, e *source.Engine, now time.Time) (ti
 			if s, ok, err = planned(tx); err != nil || ok {
 				return err
 			}
-			s.Next = now.Add(rand.N(e.ReconcileEvery())) //nolint:gosec // to get out of step, no secret
+			s.Next = now.Add(rand.N(e.ReconcileEvery()).Truncate(time.Microsecond)) //nolint:gosec // to get out of step, no secret
 			return s.Put(tx, e)
 		})
 	}
@@ -205,7 +205,7 @@ func (m *Manager) keepReport(one *lock.Lock, e *source.Engine, found *comparison
 		}
 		now := tx.Now()
 		if every := e.ReconcileEvery(); scheduled && every > 0 {
-			s.Next = now.Add(every - rand.N(every/10+1)) //nolint:gosec // to get out of step, no secret
+			s.Next = now.Add((every - rand.N(every/10+1)).Truncate(time.Microsecond)) //nolint:gosec // to get out of step, no secret
 		}
 		if errors.Is(failed, errNoList) {
 			news = false
