@@ -128,6 +128,10 @@ func (w *world) tamper(statements ...string) *world {
 	if err := db.Close(); err != nil {
 		w.t.Fatal(err)
 	}
+	// Who can write the database can also take away the checksums that its pages no longer match.
+	if err := os.Remove(files[0] + "-sum"); err != nil {
+		w.t.Fatal(err)
+	}
 	chain := audit.Chain(key)
 	s, err := sqlite.Open(context.Background(), sqlite.Config{Dir: w.dir, Chain: chain})
 	if err != nil {

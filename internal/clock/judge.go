@@ -1,8 +1,10 @@
 package clock
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
+	"errors"
 	"time"
 
 	"github.com/scaivault/scaivault/api"
@@ -66,28 +68,53 @@ func (g *Guard) check(ctx context.Context) error {
 	case right:
 		return g.follow(ctx, 0, "the store's clock is right again")
 	case d.Abs() > step && !due && shift == 0: // nothing waits for a moment that could come too early, or too late
-		return g.move(ctx, said)
+		return g.move(ctx, said, true)
 	case d < -step:
 		return g.follow(ctx, now.Sub(raw), "the store's clock went back: the agreed time goes on without it")
 	}
 	g.alarm(d)
 	if record {
-		return g.record(ctx, g.Now(), g.Store.WriteRelaxed)
+		return g.record(ctx, g.Now())
 	}
 	return nil
 }
 
+// errBusy is why an idle move did not happen.
+var errBusy = errors.New("a row waits for a moment of the former time")
+
 // move lets the agreed time jump. It is recorded before anything lives by it, so that no start finds
-// moments that are years away from a time that it takes for the present.
-func (g *Guard) move(ctx context.Context, to time.Time) error {
+// moments that are years away from a time that it takes for the present. An idle move happens only
+// where nothing is due: that is asked, and the time is set, inside the transaction, so that what is
+// written before it is seen, and what is written after it goes by the new time.
+func (g *Guard) move(ctx context.Context, to time.Time, idle bool) error {
 	at := time.Now()
-	if err := g.record(ctx, to, g.Store.Write); err != nil {
+	g.mu.Lock()
+	agreed, when, ahead, unsure := g.agreed, g.at, g.ahead, g.unsure
+	g.mu.Unlock()
+	err := g.Store.Write(ctx, func(tx store.Tx) error {
+		if due, err := anyDue(tx); err != nil || idle && due {
+			return cmp.Or(err, errBusy)
+		}
+		now := to.Add(time.Since(at))
+		if err := putTime(tx, now); err != nil {
+			return err
+		}
+		g.mu.Lock()
+		defer g.mu.Unlock()
+		g.set(now)
+		g.ahead, g.unsure, g.saved = 0, false, time.Now()
+		return nil
+	})
+	if err != nil {
+		g.mu.Lock()
+		g.agreed, g.at, g.ahead, g.unsure = agreed, when, ahead, unsure
+		g.mu.Unlock()
+		if errors.Is(err, errBusy) {
+			g.kick()
+			return nil
+		}
 		return err
 	}
-	g.mu.Lock()
-	g.set(to.Add(time.Since(at)))
-	g.ahead, g.unsure = 0, false
-	g.mu.Unlock()
 	g.alarm(0)
 	return nil
 }
@@ -207,7 +234,7 @@ func (g *Guard) judge(ctx context.Context, raw, told time.Time) error {
 		now = told
 	}
 	g.mu.Unlock()
-	if err := g.move(ctx, now); err != nil {
+	if err := g.move(ctx, now, false); err != nil {
 		return err
 	}
 	if confirmed {
@@ -221,8 +248,8 @@ func (g *Guard) judge(ctx context.Context, raw, told time.Time) error {
 }
 
 // record keeps the agreed time, for the next start.
-func (g *Guard) record(ctx context.Context, now time.Time, write func(context.Context, func(store.Tx) error) error) error {
-	err := write(ctx, func(tx store.Tx) error { return putTime(tx, now) })
+func (g *Guard) record(ctx context.Context, now time.Time) error {
+	err := g.Store.WriteRelaxed(ctx, func(tx store.Tx) error { return putTime(tx, now) })
 	if err == nil {
 		g.mu.Lock()
 		g.saved = time.Now()
