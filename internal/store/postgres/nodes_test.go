@@ -194,22 +194,6 @@ func TestClaimsAcrossNodes(t *testing.T) {
 	}
 }
 
-// A sign of life that was given before the database's clock was set back by a year says nothing of now.
-func TestBeatFromTheFuture(t *testing.T) {
-	t.Parallel()
-	n := nodes(t, 2)
-	a, b := n[0], n[1]
-	write(t, a, insert(newLease(a)))
-	if ids := claim(t, a, 1); len(ids) != 1 {
-		t.Fatalf("claimed %v", ids)
-	}
-	freeze(t, a)
-	sql(t, a, "UPDATE beats SET at = at + $2 WHERE node = $1", a.node, (365 * 24 * time.Hour).Microseconds())
-	if ids := claim(t, b, 1); len(ids) != 1 {
-		t.Error("a node that died before the clock went back keeps its rows")
-	}
-}
-
 // A sign of life from the future, given before the database's clock was set back, holds no claim.
 func TestClaimsAfterTheClockWentBack(t *testing.T) {
 	t.Parallel()
