@@ -236,7 +236,7 @@ func (e *Engine) finish(ctx context.Context, v *victim, residue []string) error 
 			return err
 		}
 	}
-	e.late.add(e, v.oid, v.recipe.Username)
+	e.late.add(e.lookLate, v.oid, v.recipe.Username)
 	return e.inMain(ctx, e.mainOf(v.recipe), func(c *conn) error { return e.endSessions(ctx, c, v.oid) })
 }
 

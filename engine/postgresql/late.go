@@ -12,18 +12,26 @@ import (
 // visible only when it is complete, with all rights it asked for.
 const lateDelay = 3 * time.Second
 
-// lateLook remembers the accounts that were dropped, until that look. It is
+// lateLook remembers the accounts that were dropped, each until its look. It is
 // lost with the process: the session that it would find needs a login that was
 // under way in the very milliseconds before the process died.
 type lateLook struct {
-	mu     sync.Mutex
-	oids   map[uint32]string // names, for the log
-	timer  *time.Timer
-	closed bool
-	found  int // sessions found so far that could not be ended
+	mu      sync.Mutex
+	dropped []dropped // in the order of their looks
+	timer   *time.Timer
+	closed  bool
+	found   int // sessions found so far that could not be ended
 }
 
-func (l *lateLook) add(e *Engine, oid uint32, name string) {
+type dropped struct {
+	oid  uint32
+	name string // for the log
+	due  time.Time
+}
+
+// add has look called when the account's time has come: never earlier because
+// of one that was dropped before it.
+func (l *lateLook) add(look func(), oid uint32, name string) {
 	if oid == 0 {
 		return
 	}
@@ -32,23 +40,35 @@ func (l *lateLook) add(e *Engine, oid uint32, name string) {
 	if l.closed {
 		return
 	}
-	if l.oids == nil {
-		l.oids = map[uint32]string{}
-	}
-	l.oids[oid] = name
+	l.dropped = append(l.dropped, dropped{oid, name, time.Now().Add(lateDelay)})
 	if l.timer == nil {
-		l.timer = time.AfterFunc(lateDelay, func() { e.lookLate() })
+		l.timer = time.AfterFunc(lateDelay, look)
 	}
+}
+
+// take gives the accounts whose time has come, and calls look for the next.
+func (l *lateLook) take(look func()) map[uint32]string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.timer = nil
+	oids := map[uint32]string{}
+	for len(l.dropped) > 0 && time.Until(l.dropped[0].due) <= 0 {
+		oids[l.dropped[0].oid] = l.dropped[0].name
+		l.dropped = l.dropped[1:]
+	}
+	if len(l.dropped) > 0 && !l.closed {
+		l.timer = time.AfterFunc(time.Until(l.dropped[0].due), look)
+	}
+	return oids
 }
 
 // lookLate ends sessions of accounts that are gone.
 func (e *Engine) lookLate() {
 	l := &e.late
-	l.mu.Lock()
-	oids := l.oids
-	l.oids, l.timer = nil, nil
-	l.mu.Unlock()
-
+	oids := l.take(e.lookLate)
+	if len(oids) == 0 {
+		return
+	}
 	list := make([]string, 0, len(oids))
 	for oid := range oids {
 		list = append(list, oidText(oid))
@@ -67,14 +87,14 @@ func (e *Engine) lookLate() {
 				l.mu.Lock()
 				l.found++
 				l.mu.Unlock()
-				l.add(e, oid, oids[oid])
+				l.add(e.lookLate, oid, oids[oid])
 			}
 		}
 		return nil
 	})
 	if err != nil {
 		for oid, name := range oids {
-			l.add(e, oid, name)
+			l.add(e.lookLate, oid, name)
 		}
 	}
 }
