@@ -183,7 +183,7 @@ func (g *Guard) agree(raw time.Time) time.Time {
 	said := raw.Add(shift)
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if version != g.version { // decided by evidence or by an administrator, on this node or another
+	if version > g.version { // decided by evidence or by an administrator, on this node or another
 		g.version, g.ahead, g.unsure = version, 0, false
 		g.set(said)
 		g.kick()

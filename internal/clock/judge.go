@@ -51,7 +51,7 @@ func (g *Guard) check(ctx context.Context) error {
 	d := said.Sub(now)
 	right := version == g.version && shift != 0 && raw.Sub(now).Abs() <= step
 	switch {
-	case version != g.version:
+	case version > g.version:
 		g.version, g.ahead, g.unsure, d = version, 0, false, 0
 		g.set(said)
 	case right:
@@ -137,8 +137,9 @@ func (g *Guard) alarm(d time.Duration) {
 
 // follow makes all nodes go by another shift, unless one of them was faster.
 func (g *Guard) follow(ctx context.Context, shift time.Duration, why string) error {
-	moved := false
+	moved, known := false, int64(-1)
 	err := g.Store.Write(ctx, func(tx store.Tx) error {
+		g.forget(&known) // of a run before
 		moved = false
 		before, version := g.shift()
 		if g.known() != version || before == shift {
@@ -148,20 +149,36 @@ func (g *Guard) follow(ctx context.Context, shift time.Duration, why string) err
 		if err := putShift(tx, shift, version); err != nil {
 			return err
 		}
+		// Known before it is committed: a transaction that finds the shift, and does not know it, takes
+		// all doubts for settled.
+		known = version
+		g.mu.Lock()
+		g.version = version + 1
+		g.mu.Unlock()
 		return tx.Audit(store.DefaultTenant, &api.AuditEntry{Action: "system_clock", IdentityType: "system", IdentityID: Identity, SecretPath: Path,
 			Success: true, ExtraData: map[string]any{"shift_seconds": int64(shift / time.Second), "why": why}})
 	})
 	if err != nil {
+		g.forget(&known)
 		return err
 	}
 	if moved {
 		g.log.Error("the time by which leases live stands otherwise to the store's clock than before", "why", why, "shift", shift.Round(time.Second))
-		_, version := g.shift()
 		g.mu.Lock()
-		g.version, g.ahead = version, 0
+		g.ahead = 0
 		g.mu.Unlock()
 	}
 	return nil
+}
+
+// forget takes a version back that was not committed: the one after known, -1 for none.
+func (g *Guard) forget(known *int64) {
+	if *known < 0 {
+		return
+	}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.version, *known = *known, -1
 }
 
 func (g *Guard) known() int64 {

@@ -149,6 +149,9 @@ func (b block) run(t *testing.T, v *vault, who identity) string {
 		v.eventually(t, "it moved over to a second credential", func() bool {
 			return len(ended) > 0 || len(v.leases(t, who.identity)) > 1
 		})
+		// The lease is there before its answer has arrived: what is printed from now on takes both.
+		printed := size(output)
+		v.eventually(t, "it worked on", func() bool { return len(ended) > 0 || size(output) > printed+8 })
 		_ = cmd.Process.Signal(syscall.SIGTERM) // an end before its time is seen below
 	}
 	select {
@@ -162,6 +165,14 @@ func (b block) run(t *testing.T, v *vault, who identity) string {
 		t.Fatalf("%v, %v:\n%s", err, readErr, text)
 	}
 	return string(text)
+}
+
+func size(f *os.File) int64 {
+	info, err := f.Stat()
+	if err != nil {
+		return 0
+	}
+	return info.Size()
 }
 
 // buildInModule builds a program as if it lay in a folder of this module.
