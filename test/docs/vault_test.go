@@ -20,7 +20,6 @@ import (
 type vault struct {
 	bin   string // folder of the program
 	url   string
-	token string // of the administrator
 	pg    *pgtest.Server
 	db    string
 	admin *client.Client
