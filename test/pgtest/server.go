@@ -4,13 +4,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"math/rand/v2"
 	"net"
 	"net/url"
 	"os"
 	"path/filepath"
 	"strconv"
 	"sync"
+
+	"github.com/scaivault/scaivault/test/freeport"
 )
 
 // LaunchOptions describe a server; the zero value is the newest version that
@@ -76,7 +77,7 @@ func Launch(ctx context.Context, o LaunchOptions) (*Server, error) {
 
 // prepare makes the data folder.
 func (s *Server) prepare(ctx context.Context, o LaunchOptions) (err error) {
-	if s.Port, err = freePort(ctx); err != nil {
+	if s.Port, err = freeport.Pick(); err != nil {
 		return err
 	}
 	if s.password, err = newCluster(ctx, s.installation, s.account, s.dir, o.OwnIdentity); err != nil {
@@ -131,19 +132,3 @@ func (s *Server) SuperPassword() string { return s.password }
 
 func (s *Server) data() string    { return filepath.Join(s.dir, "data") }
 func (s *Server) logPath() string { return filepath.Join(s.dir, "log") }
-
-// freePort picks a port below Linux's ephemeral range (32768 and up), where an
-// outgoing connection may sit on a server's port while it is stopped.
-func freePort(ctx context.Context) (int, error) {
-	const first, last, tries = 20000, 32767, 50
-	var lc net.ListenConfig
-	var err error
-	for range tries {
-		port := first + rand.IntN(last-first)
-		var l net.Listener
-		if l, err = lc.Listen(ctx, "tcp", fmt.Sprintf("127.0.0.1:%d", port)); err == nil {
-			return port, l.Close()
-		}
-	}
-	return 0, fmt.Errorf("find a free port: %w", err)
-}

@@ -3,7 +3,6 @@ package redistest
 import (
 	"context"
 	"fmt"
-	"math/rand/v2"
 	"net"
 	"os"
 	"os/exec"
@@ -16,6 +15,8 @@ import (
 
 	"github.com/redis/go-redis/v9"
 	"github.com/redis/go-redis/v9/logging"
+
+	"github.com/scaivault/scaivault/test/freeport"
 )
 
 const (
@@ -26,6 +27,9 @@ const (
 // password is the one of the user default, who may do everything, on every
 // server: what tests keep secret are the credentials that they make.
 const password = "superuser-of-the-test"
+
+// bus is how far above its port a node of a cluster listens for the others.
+const bus = 10000
 
 // Server is one private server. It keeps its folder and port over restarts.
 type Server struct {
@@ -78,7 +82,11 @@ func Start(t TB, kind string, opts ...Option) *Server {
 	for _, option := range opts {
 		option(&o)
 	}
-	s := &Server{Kind: kind, dir: t.TempDir(), program: found, Port: freePort(t), login: [2]string{"default", password}}
+	port, err := freeport.Pick(bus)
+	if err != nil {
+		t.Fatalf("start %s: %v", kind, err)
+	}
+	s := &Server{Kind: kind, dir: t.TempDir(), program: found, Port: port, login: [2]string{"default", password}}
 	if err := s.configure(o); err != nil {
 		t.Fatalf("configure %s: %v", kind, err)
 	}
@@ -291,27 +299,4 @@ func (s *Server) Files(t TB) string {
 		all.Write(text)
 	}
 	return all.String()
-}
-
-// freePort picks a port whose cluster bus port, 10,000 higher, is free and below
-// Linux's ephemeral range (32768 and up), too.
-func freePort(t TB) int {
-	t.Helper()
-	const first, last, bus, tries = 11000, 22000, 10000, 100
-	for range tries {
-		port := first + rand.IntN(last-first)
-		if free(port) && free(port+bus) {
-			return port
-		}
-	}
-	t.Fatalf("find a free port: all that were tried are taken")
-	return 0
-}
-
-func free(port int) bool {
-	l, err := net.Listen("tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(port))) //nolint:noctx // at once or never
-	if err != nil {
-		return false
-	}
-	return l.Close() == nil
 }

@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"math/rand/v2"
 	"net"
 	"net/http"
 	"os"
@@ -18,6 +17,7 @@ import (
 	"time"
 
 	"github.com/scaivault/scaivault/client"
+	"github.com/scaivault/scaivault/test/freeport"
 )
 
 const (
@@ -286,22 +286,13 @@ func (s *Server) Metrics(t TB) string {
 	return string(page)
 }
 
-// freeAddr picks a port below Linux's ephemeral range (32768 and up), where an
-// outgoing connection may sit on a server's port while it is down.
 func freeAddr(t TB) string {
 	t.Helper()
-	const first, last, tries = 20000, 32767, 50
-	var err error
-	for range tries {
-		addr := fmt.Sprintf("127.0.0.1:%d", first+rand.IntN(last-first))
-		var l net.Listener
-		if l, err = net.Listen("tcp", addr); err == nil { //nolint:noctx // at once or never
-			_ = l.Close() // taken again by the server
-			return addr
-		}
+	port, err := freeport.Pick()
+	if err != nil {
+		t.Fatalf("start the server: %v", err)
 	}
-	t.Fatalf("find a free port: %v", err)
-	return ""
+	return net.JoinHostPort("127.0.0.1", strconv.Itoa(port))
 }
 
 // buffer collects output and can be read meanwhile.
