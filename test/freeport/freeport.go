@@ -20,7 +20,7 @@ const first, last, tries = 11000, 32767, 500
 // ports without asking here is noticed only if they listen now.
 func Pick(above ...int) (int, error) {
 	for range tries {
-		port := first + rand.IntN(last-first) //nolint:gosec // no secret
+		port := first + rand.IntN(last-first)
 		if hold(port, above) {
 			return port, nil
 		}

@@ -42,7 +42,7 @@ func TestPick(t *testing.T) {
 // A port on which somebody listens who did not ask is passed over.
 func TestPassesOverWhoListens(t *testing.T) {
 	t.Parallel()
-	l, err := net.Listen("tcp", "127.0.0.1:0") //nolint:noctx // at once or never
+	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
