@@ -32,9 +32,9 @@ type DetailedHealth struct {
 // nothing is issued, renewed, revoked or removed.
 type Quarantine struct {
 	Active     bool       `json:"active"`
-	Reason     string     `json:"reason"` // "restored", "older_copy" or "damaged"
+	Reason     string     `json:"reason,omitempty"` // "restored" or "older_copy"; absent when it never was in any
 	Detail     string     `json:"detail,omitempty"`
-	Since      time.Time  `json:"since"`
+	Since      time.Time  `json:"since,omitzero"`
 	RestoredAt *time.Time `json:"restored_at,omitempty"`
 	ResumedAt  *time.Time `json:"resumed_at,omitempty"`
 	ResumedBy  string     `json:"resumed_by,omitempty"`

@@ -1,8 +1,7 @@
 // Package quarantine is the state of a store that may not be the newest copy of itself: it was
 // restored, or is older than what this installation has already done. Until an administrator says
-// that this is the only copy and shall go on, it is read and verified only: nothing is issued,
-// renewed, revoked or removed: a second copy of a store would kill the accounts of the
-// first.
+// that this is the only copy and shall go on, it is read and verified only. Nothing is issued,
+// renewed, revoked or removed, since a second copy of a store would kill the accounts of the first.
 //
 // The state is a configuration object, so that every node knows it with its next transaction.
 package quarantine
@@ -19,7 +18,6 @@ import (
 const (
 	ReasonRestored = "restored"   // from a backup
 	ReasonOlder    = "older_copy" // the store has forgotten what it had acknowledged
-	ReasonDamaged  = "damaged"    // a check of the store's contents failed
 )
 
 const id = "quarantine"
