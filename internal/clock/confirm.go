@@ -16,7 +16,7 @@ const Path = "sys/clock"
 // States of the clock.
 const (
 	StateRight   = "ok"
-	StateHeld    = "held"    // it went forward, and nothing has confirmed that yet
+	StateHeld    = "held"    // it jumped, and no source has told yet what time it is
 	StateShifted = "shifted" // it is wrong, and the agreed time goes on without it
 )
 
@@ -98,6 +98,9 @@ func (g *Guard) Confirm(ctx context.Context, c *access.Caller) (*api.Clock, erro
 			}
 		}
 		if err := putTime(tx, raw); err != nil {
+			return err
+		}
+		if err := g.dropDistances(tx); err != nil {
 			return err
 		}
 		_, version := g.shift()

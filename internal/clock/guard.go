@@ -8,7 +8,8 @@
 // there are the clocks of the sources, whose distance was recorded while all was well. From these:
 //
 //   - Back is certain: a monotonic clock never runs ahead, and recorded time has been. The agreed
-//     time goes on, by a shift.
+//     time goes on, by a shift. Between two runs, only a source knows how much time passed since it was
+//     recorded: until one has told, nothing is issued, for it would lose of its life what is told then.
 //   - Forward may be true: the machine may have slept, or the server been off. The agreed time goes
 //     on by the monotonic clock, nothing is issued, and a source's clock is asked. If it went forward
 //     as well, the store's clock is right; if not, the agreed time goes on by a shift.
@@ -30,10 +31,11 @@ const (
 	// step is the least that counts as a jump while a process runs, and back.
 	step = time.Minute
 	// gap is how far after the last time recorded a start may find the clock and ask nobody, and how
-	// far a source's clock may be from what is expected of it.
+	// far a source's clock may be, after a start, from what is expected of it.
 	gap = 5 * time.Minute
 	// drift is how far a transaction's time may be from what this process takes for the agreed time
-	// before the clocks are compared out of turn.
+	// before the clocks are compared out of turn, and how far the store's clock may be from it and count
+	// as right, or a source's judgement be done without a shift.
 	drift = time.Second
 	// checkEvery is how often the clocks are compared without a cause, and the time is recorded.
 	checkEvery = time.Minute
@@ -63,10 +65,12 @@ type Guard struct {
 	at      time.Time
 	version int64         // of the shift that is gone by
 	ahead   time.Duration // of the store's clock, shifted, before the agreed time, where nobody has judged yet
-	unsure  bool          // the time that passed before the start is not known
+	unsure  bool          // the time that passed before the start is not known, and may be told
 	alarmed bool
 	saved   time.Time            // when the time was recorded
 	heard   map[string]time.Time // when a source's clock was recorded
+
+	judging sync.Mutex // one source at a time: the next finds what the first decided
 }
 
 // New makes the guard of a store. It knows the time from its Open on.
@@ -81,13 +85,7 @@ func (g *Guard) Join(door *access.Door, changed func()) { g.door, g.changed = do
 // Open compares the store's clock with the last time recorded. It comes before any use.
 func (g *Guard) Open(ctx context.Context) error {
 	var last time.Time
-	var due bool
-	raw, err := g.sample(ctx, func(r store.Reader) (err error) {
-		if last, err = recorded(r); err == nil {
-			due, err = anyDue(r)
-		}
-		return err
-	})
+	raw, err := g.sample(ctx, func(r store.Reader) (err error) { last, err = recorded(r); return err })
 	if err != nil {
 		return err
 	}
@@ -95,9 +93,8 @@ func (g *Guard) Open(ctx context.Context) error {
 	said := raw.Add(shift)
 	g.mu.Lock()
 	g.version = version
-	back, forward := due && said.Before(last.Add(-step)), due && !last.IsZero() && said.After(last.Add(gap))
 	g.set(said)
-	if back || forward {
+	if said.Before(last.Add(-step)) || !last.IsZero() && said.After(last.Add(gap)) {
 		g.set(last)
 		g.ahead, g.unsure = said.Sub(last), true
 	}
@@ -152,20 +149,16 @@ func (g *Guard) Local(t time.Time) time.Time {
 func (g *Guard) Settled() error {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if g.ahead <= step {
+	if !g.doubtful() {
 		return nil
+	}
+	if g.ahead <= step {
+		return fault.New(fault.ServiceUnavailable,
+			"the store's clock went back while the server was off, and no source's clock has told yet how much time passed: nothing is issued or renewed until one does, or the clock is set right").After(time.Second)
 	}
 	return fault.New(fault.ServiceUnavailable,
 		"the store's clock went forward by %s and no source's clock has confirmed that yet: nothing is issued, renewed or ended by time until one does, the clock is set right, or an administrator runs: scaivault clock confirm",
 		g.ahead.Round(time.Second)).After(time.Second)
-}
-
-// Asks tells whether a source's clock is to be read now: to judge a jump, or to be recorded.
-func (g *Guard) Asks(engineID string) bool {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	last, known := g.heard[engineID]
-	return g.doubtful() || !known || time.Since(last) > recordSources
 }
 
 // Doubtful tells whether sources are to be asked what time it is.
@@ -184,8 +177,7 @@ func (g *Guard) agree(raw time.Time) time.Time {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if version > g.version { // decided by evidence or by an administrator, on this node or another
-		g.version, g.ahead, g.unsure = version, 0, false
-		g.set(said)
+		g.learn(version, said)
 		g.kick()
 		return said
 	}
@@ -199,6 +191,14 @@ func (g *Guard) agree(raw time.Time) time.Time {
 	}
 	g.ahead = max(d, 0)
 	return now
+}
+
+// learn takes over what was decided elsewhere. What was recorded of the sources' clocks may have been
+// given up by it.
+func (g *Guard) learn(version int64, now time.Time) {
+	g.version, g.ahead, g.unsure = version, 0, false
+	g.set(now)
+	clear(g.heard)
 }
 
 func (g *Guard) kick() {

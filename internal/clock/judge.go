@@ -17,8 +17,6 @@ const Identity = "system:clock"
 const (
 	id      = "clock"
 	timeKey = "clock/time"
-	// recordSources is how often the distance of a source's clock is recorded.
-	recordSources = 10 * time.Minute
 )
 
 // state is the shift, as a configuration object; its version tells of every decision.
@@ -40,37 +38,53 @@ func (g *Guard) shift() (time.Duration, int64) {
 
 // check compares the clocks, decides what needs no evidence, and records the time.
 func (g *Guard) check(ctx context.Context) error {
-	due := false
-	raw, err := g.sample(ctx, func(r store.Reader) (err error) { due, err = anyDue(r); return err })
+	due, witness := false, false
+	raw, err := g.sample(ctx, func(r store.Reader) (err error) {
+		if due, err = anyDue(r); err == nil && g.Doubtful() {
+			witness, err = g.anyDistance(r)
+		}
+		return err
+	})
 	if err != nil {
 		return err
 	}
 	shift, version := g.shift()
 	g.mu.Lock()
 	now, said := g.now(), raw.Add(shift)
-	d := said.Sub(now)
-	right := version == g.version && shift != 0 && raw.Sub(now).Abs() <= step
+	d, rest := said.Sub(now), now.Sub(raw)
+	most := step
+	if g.unsure {
+		most = gap // as at the start
+	}
+	right := version == g.version && shift != 0 && (rest.Abs() <= drift || shift.Abs() > step && rest.Abs() <= step)
 	switch {
 	case version > g.version:
-		g.version, g.ahead, g.unsure, d = version, 0, false, 0
-		g.set(said)
+		g.learn(version, said)
+		d = 0
 	case right:
-	case d.Abs() <= step:
+		// What has begun to live by a time that lagged would die early by a time that does not: the rest
+		// stays. Nothing has where the time is not known.
+		if rest.Abs() <= drift || g.unsure {
+			rest = 0
+		}
+		g.unsure = false
+	case d >= -step && d <= most:
 		g.set(said)
-		g.ahead = 0
+		g.ahead, g.unsure, d = 0, false, 0
 	default:
 		g.ahead = max(d, 0)
+		g.unsure = g.unsure && (d > 0 || witness || !due)
 	}
-	g.unsure = g.unsure && due
+	unsure := g.unsure
 	record := time.Since(g.saved) >= checkEvery
 	g.mu.Unlock()
 	switch {
 	case right:
-		return g.follow(ctx, 0, "the store's clock is right again")
-	case d.Abs() > step && !due && shift == 0: // nothing waits for a moment that could come too early, or too late
+		return g.follow(ctx, rest, "the store's clock is right again")
+	case d != 0 && !due && (shift == 0 || unsure): // nothing waits for a moment that could come too early, or too late
 		return g.move(ctx, said, true)
-	case d < -step:
-		return g.follow(ctx, now.Sub(raw), "the store's clock went back: the agreed time goes on without it")
+	case d < 0 && !unsure:
+		return g.follow(ctx, rest, "the store's clock went back: the agreed time goes on without it")
 	}
 	g.alarm(d)
 	if record {
@@ -85,7 +99,8 @@ var errBusy = errors.New("a row waits for a moment of the former time")
 // move lets the agreed time jump. It is recorded before anything lives by it, so that no start finds
 // moments that are years away from a time that it takes for the present. An idle move happens only
 // where nothing is due: that is asked, and the time is set, inside the transaction, so that what is
-// written before it is seen, and what is written after it goes by the new time.
+// written before it is seen, and what is written after it goes by the new time. How far the sources'
+// clocks are from that is not known.
 func (g *Guard) move(ctx context.Context, to time.Time, idle bool) error {
 	at := time.Now()
 	g.mu.Lock()
@@ -99,10 +114,18 @@ func (g *Guard) move(ctx context.Context, to time.Time, idle bool) error {
 		if err := putTime(tx, now); err != nil {
 			return err
 		}
+		if idle {
+			if err := g.dropDistances(tx); err != nil {
+				return err
+			}
+		}
 		g.mu.Lock()
 		defer g.mu.Unlock()
 		g.set(now)
 		g.ahead, g.unsure, g.saved = 0, false, time.Now()
+		if idle {
+			clear(g.heard)
+		}
 		return nil
 	})
 	if err != nil {
@@ -122,13 +145,16 @@ func (g *Guard) move(ctx context.Context, to time.Time, idle bool) error {
 // alarm tells once of a jump that nobody has judged, and calls whoever goes by the time.
 func (g *Guard) alarm(d time.Duration) {
 	g.mu.Lock()
-	held := g.ahead > step
+	held := g.doubtful()
 	first := held && !g.alarmed
 	changed := held != g.alarmed
 	g.alarmed = held
 	g.mu.Unlock()
-	if first {
+	switch {
+	case first && d > 0:
 		g.log.Error("the store's clock went forward: what ends by it is held back, and nothing is issued, until a source's clock or an administrator confirms it", "by", d.Round(time.Second))
+	case first:
+		g.log.Error("the store's clock went back while the server was off: nothing is issued until a source's clock tells how much time passed", "by", -d.Round(time.Second))
 	}
 	if changed && g.changed != nil {
 		g.changed()
@@ -194,74 +220,6 @@ func putShift(tx store.Tx, shift time.Duration, version int64) error {
 		return err
 	}
 	return tx.PutObject(&store.Object{Tenant: store.DefaultTenant, Kind: store.KindSystem, ID: id, Key: id, Doc: doc}, version)
-}
-
-// Heard is what a source's clock says, read just now. It is recorded while all is well, and judges a
-// jump otherwise: a source that went forward as well confirms the store's clock, one that did not
-// contradicts it.
-func (g *Guard) Heard(ctx context.Context, engineID string, source time.Time) error {
-	now, key := g.Now(), "clock/source/"+engineID
-	var distance *time.Duration
-	raw, err := g.sample(ctx, func(r store.Reader) error {
-		doc, err := r.Meta(key)
-		if err != nil || len(doc) == 0 {
-			return err
-		}
-		return json.Unmarshal(doc, &distance)
-	})
-	if err != nil {
-		return err
-	}
-	if g.Doubtful() {
-		if distance == nil {
-			return nil // it says nothing: nobody knows how far it was from ours
-		}
-		return g.judge(ctx, raw, source.Add(-*distance))
-	}
-	g.mu.Lock()
-	g.heard[engineID] = time.Now()
-	g.mu.Unlock()
-	d := source.Sub(now)
-	if distance != nil && (d-*distance).Abs() < time.Second {
-		return nil
-	}
-	doc, err := json.Marshal(d)
-	if err != nil {
-		return err
-	}
-	return g.WriteRelaxed(ctx, func(tx store.Tx) error { return tx.PutMeta(key, doc) })
-}
-
-// judge decides by what time it is to a source.
-func (g *Guard) judge(ctx context.Context, raw, told time.Time) error {
-	shift, version := g.shift()
-	said := raw.Add(shift)
-	g.mu.Lock()
-	if version != g.version || !g.doubtful() { // decided meanwhile
-		g.mu.Unlock()
-		return nil
-	}
-	now := g.now()
-	passed := said.Sub(now)
-	confirmed := passed > step && said.Sub(told) <= gap
-	switch {
-	case confirmed:
-		now = said
-	case g.unsure && told.After(now): // time that passed before the start
-		now = told
-	}
-	g.mu.Unlock()
-	if err := g.move(ctx, now, false); err != nil {
-		return err
-	}
-	if confirmed {
-		g.log.Warn("the store's clock went forward, and a source's clock confirms it", "by", passed.Round(time.Second))
-		return nil
-	}
-	if said.Sub(now).Abs() <= step {
-		return nil
-	}
-	return g.follow(ctx, now.Sub(raw), "the store's clock is wrong by a source's clock: the agreed time goes on without it")
 }
 
 // record keeps the agreed time, for the next start.

@@ -44,10 +44,10 @@ func (m *Manager) hear(e *source.Engine, h *source.Handle) {
 	}
 	ctx, cancel := context.WithTimeout(m.ctx, e.Config.OperationTimeout)
 	defer cancel()
-	begun := time.Now()
+	asked := time.Now()
 	now, err := tells.Now(ctx)
 	if err == nil {
-		err = m.clock.Heard(ctx, e.ID, now.Add(time.Since(begun)/2))
+		err = m.clock.Heard(ctx, e.ID, now, asked)
 	}
 	if err != nil && m.ctx.Err() == nil {
 		m.log.Warn("a source's clock could not be compared", "engine", e.Name, "reason", source.Reason(err))
