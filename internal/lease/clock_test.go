@@ -191,3 +191,82 @@ func TestClockConfirmedByAdministrator(t *testing.T) {
 		w.wantStatus(w.issue(app, "one", "app").LeaseID, api.LeaseActive)
 	})
 }
+
+// wantEnd wants the lease to live until this long from now, and no longer.
+func (w *world) wantEnd(id string, in time.Duration) {
+	w.t.Helper()
+	time.Sleep(in - 2*time.Second)
+	w.wantStatus(id, api.LeaseActive)
+	time.Sleep(5 * time.Second)
+	w.wantDead(id, api.ReasonExpired)
+}
+
+// The process is killed 40 s after the time was recorded, and the clock is years back when it starts
+// again: nothing is issued until a source tells how much time passed, however often it starts. An answer that
+// took long tells nothing.
+func TestClockLagsAfterKill(t *testing.T) {
+	inWorld(t, func(w *world) {
+		app := w.caller("app")
+		made := w.issue(app, "one", "app", time.Hour)
+		time.Sleep(10*time.Minute + 40*time.Second)
+		w.die()
+		w.jump(-years)
+		w.one.SetFault(always(leasetest.Fault{Kind: leasetest.Unreachable}))
+		w.restart()
+		time.Sleep(5 * time.Second)
+		w.wantClock("held")
+		w.die()
+		w.restart()
+		time.Sleep(5 * time.Second)
+		w.wantClock("held")
+		_, err := w.tryIssue(app, "two", "app")
+		w.wantCode(err, fault.ServiceUnavailable)
+		w.one.SetFault(once("now", leasetest.Fault{Answer: 10 * time.Second}))
+		time.Sleep(20 * time.Second)
+		w.wantClock("shifted")
+		w.issue(app, "two", "app")
+		w.wantEnd(made.LeaseID, 49*time.Minute-10*time.Second)
+	})
+}
+
+// As above, with sources that do not tell the time: the agreed time lags, and what was issued by it
+// keeps its life when the clock comes right.
+func TestClockLagsWithoutWitness(t *testing.T) {
+	inWorld(t, func(w *world) {
+		w.one.SetFault(always(leasetest.Fault{Kind: leasetest.LoseBefore}, "now"))
+		app := w.caller("app")
+		w.issue(app, "one", "app", 3*time.Hour)
+		time.Sleep(10*time.Minute + 40*time.Second)
+		w.die()
+		w.jump(-years)
+		w.restart()
+		w.wantClock("shifted")
+		made := w.issue(app, "one", "app", time.Hour)
+		time.Sleep(time.Minute)
+		w.jump(0)
+		w.wantEnd(made.LeaseID, 59*time.Minute)
+	})
+}
+
+// Where nothing waits, the clock is taken as it is. What was known of a source's clock says nothing then.
+func TestClockJumpsIdle(t *testing.T) {
+	inWorld(t, func(w *world) {
+		app := w.caller("app")
+		gone := w.issue(app, "one", "app", time.Hour)
+		_, err := w.leases.Revoke(context.Background(), app, gone.LeaseID, time.Minute)
+		w.must(err)
+		w.jump(-years)
+		time.Sleep(65 * time.Second)
+		w.wantClock("ok")
+		made := w.issue(app, "two", "app", time.Hour)
+		time.Sleep(10 * time.Second) // in which the source's clock is recorded
+		w.jump(-2 * years)
+		w.two.SetFault(always(leasetest.Fault{Kind: leasetest.Unreachable}))
+		w.restart()
+		time.Sleep(10 * time.Second)
+		w.wantStatus(made.LeaseID, api.LeaseActive)
+		w.wantClock("held")
+		w.two.SetFault(nil)
+		w.wantEnd(made.LeaseID, time.Hour-20*time.Second)
+	})
+}

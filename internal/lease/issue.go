@@ -93,7 +93,7 @@ func (m *Manager) prepare(ctx context.Context, pass *access.Pass, engineName, ro
 	if err := source.CheckMetadata(req.Metadata); err != nil {
 		return nil, err
 	}
-	if err := m.clock.Settled(); err != nil {
+	if err := m.settled(ctx, e); err != nil {
 		return nil, err
 	}
 	now := m.clock.Now()
