@@ -52,10 +52,10 @@ func (m *Manager) hear(e *source.Engine, h *source.Handle) {
 	if err != nil && m.ctx.Err() == nil {
 		m.log.Warn("a source's clock could not be compared", "engine", e.Name, "reason", source.Reason(err))
 	}
+}
+
 // settled is nil when the time is known, else says why nothing may be issued. Where it is not known, as after
 // a pause, the engine's own source is asked at once, so that who comes first need not come again.
-// settled is nil when the time is known. Where it is not, as after a start, the engine's own source is
-// asked at once, so that who comes first need not come again.
 func (m *Manager) settled(ctx context.Context, e *source.Engine) error {
 	unsettled := m.clock.Settled()
 	if unsettled == nil {
