@@ -52,14 +52,14 @@ func Decode(data []byte, v any) error {
 		return err
 	}
 	if err := json.Unmarshal(data, v); err != nil {
-		return mismatch(err)
+		return mismatch(err, reflect.TypeOf(v))
 	}
 	return nil
 }
 
 // mismatch describes a value of the wrong type by its field alone:
 // UnmarshalTypeError itself quotes numbers.
-func mismatch(err error) error {
+func mismatch(err error, t reflect.Type) error {
 	var wrong *json.UnmarshalTypeError
 	if !errors.As(err, &wrong) {
 		return invalid("a field has a value of the wrong form")
@@ -68,7 +68,38 @@ func mismatch(err error) error {
 	if wrong.Field == "" {
 		return invalid("the document is %s; %s is wanted", article(kind), wanted(wrong.Type))
 	}
-	return invalid("field %s is %s; %s is wanted", short(wrong.Field), article(kind), wanted(wrong.Type))
+	return invalid("field %s is %s; %s is wanted", short(inDocument(wrong.Field, t)), article(kind), wanted(wrong.Type))
+}
+
+// inDocument is the path of a field as the document spells it: encoding/json
+// also tells the embedded structs on the way, by their Go names.
+func inDocument(path string, t reflect.Type) string {
+	var names []string
+	for name := range strings.SplitSeq(path, ".") {
+		if t = structIn(t); t != nil {
+			field, inText := structFields(t)[name]
+			if embedded, ok := t.FieldByName(name); ok && !inText {
+				t = embedded.Type
+				continue
+			}
+			t = field
+		}
+		names = append(names, name)
+	}
+	return strings.Join(names, ".")
+}
+
+// structIn is the struct that a pointer, list or map leads to; nil without one.
+func structIn(t reflect.Type) reflect.Type {
+	for t != nil && t.Kind() != reflect.Struct {
+		switch t.Kind() {
+		case reflect.Pointer, reflect.Slice, reflect.Array, reflect.Map:
+			t = t.Elem()
+		default:
+			return nil
+		}
+	}
+	return t
 }
 
 // wanted names a Go type as a JSON type.

@@ -94,6 +94,8 @@ func TestDecodeRefuses(t *testing.T) {
 		{"text", `"hunter2"`, "the document is a string; an object is wanted"},
 		{"wrong type", `{"name":123456}`, `"name" is a number; a string is wanted`},
 		{"wrong type below", `{"nested":[{"on":"hunter2"}]}`, `on" is a string; true or false is wanted`},
+		{"wrong type in an embedded struct", `{"metadata":7}`, `field "metadata" is a number; an object is wanted`},
+		{"wrong type further below", `{"keyed":{"k":{"on":1}}}`, `field "keyed.on" is a number`},
 		{"too large", `{"count":12345}`, `"count" is a number; a whole number of 8 bits is wanted`},
 		{"fraction", `{"count":1.5}`, `"count" is a number; a whole number`},
 		{"object for text", `{"name":{"x":"hunter2"}}`, `"name" is an object; a string is wanted`},
