@@ -1,6 +1,9 @@
 package engine
 
-import "fmt"
+import (
+	"errors"
+	"fmt"
+)
 
 // Kind says what an error leaves at the source, which decides what the lease manager does next.
 type Kind int
@@ -38,3 +41,15 @@ func (e *Error) Error() string {
 }
 
 func (e *Error) Unwrap() error { return e.Err }
+
+// KindOf is the kind of an error of an engine: 0 without one, and Uncertain where nothing tells.
+func KindOf(err error) Kind {
+	var known *Error
+	switch {
+	case err == nil:
+		return 0
+	case errors.As(err, &known):
+		return known.Kind
+	}
+	return Uncertain
+}

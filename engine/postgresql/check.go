@@ -58,7 +58,7 @@ func (e *Engine) Check(ctx context.Context) engine.Health {
 	case err == nil && len(h.MissingGrants) == 0:
 	case err == nil:
 		h.Status, h.Error = "misconfigured", "root lacks a right without which credentials cannot be made or ended"
-	case kindOf(err) == engine.WrongServer, kindOf(err) == engine.Misconfigured:
+	case engine.KindOf(err) == engine.WrongServer, engine.KindOf(err) == engine.Misconfigured:
 		h.Status = "misconfigured"
 	default:
 		h.Status = "unreachable"
@@ -68,7 +68,7 @@ func (e *Engine) Check(ctx context.Context) engine.Health {
 
 // missingGrants is what root lacks, each with the statement that mends it.
 func (e *Engine) missingGrants(t traits) []string {
-	root := statement.QuoteIdent(e.root.username)
+	root := statement.QuoteIdent(e.root.Username)
 	var missing []string
 	if t.superuser {
 		return nil
@@ -83,7 +83,7 @@ func (e *Engine) missingGrants(t traits) []string {
 }
 
 func (e *Engine) warnings(ctx context.Context, c *conn, t traits) ([]string, error) {
-	root := statement.QuoteIdent(e.root.username)
+	root := statement.QuoteIdent(e.root.Username)
 	var warnings []string
 	if t.superuser {
 		warnings = append(warnings, "root is a superuser: whoever gets its password owns the server. setup-sql prints a root with less")
@@ -96,7 +96,7 @@ func (e *Engine) warnings(ctx context.Context, c *conn, t traits) ([]string, err
 	}
 	if c.protection(e.tlsMode) == "none" {
 		for _, h := range e.config.target.hosts {
-			if !loopback(h.host) {
+			if !engine.Loopback(h.host) {
 				warnings = append(warnings, "the connection to "+h.host+" is not encrypted: use sslmode=verify-full")
 			}
 		}

@@ -2,13 +2,10 @@ package postgresql
 
 import (
 	"context"
-	"crypto/sha256"
 	"crypto/tls"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"maps"
-	"net"
 	"strconv"
 	"strings"
 	"time"
@@ -17,7 +14,6 @@ import (
 
 	"github.com/scaivault/scaivault/engine"
 	"github.com/scaivault/scaivault/internal/failpoint"
-	"github.com/scaivault/scaivault/internal/statement"
 )
 
 // lockTimeout bounds the wait for a lock at the source, of whoever holds it.
@@ -41,13 +37,13 @@ type connector struct {
 // newConnector translates a configuration into pgconn's. pgconn would take
 // missing values from the environment and the home directory, so every value
 // is set here, after it has parsed a text in which nothing is missing.
-func newConnector(c *config, o engine.Options, root rootLogin, certs certificates) (*connector, error) {
+func newConnector(c *config, o engine.Options, root engine.Login, certs *tls.Config) (*connector, error) {
 	base, err := pgconn.ParseConfig("host=localhost port=5432 user=x password=x database=x sslmode=disable passfile='' sslcert='' sslkey='' sslrootcert='' sslcertmode=allow sslnegotiation=postgres " +
 		"target_session_attrs=any min_protocol_version=3.0 max_protocol_version=3.0 channel_binding=prefer require_auth='' connect_timeout=0 krbspn='' krbsrvname=''")
 	if err != nil {
 		return nil, misconfigured("prepare connections: an environment variable of libpq (PG...) stands in the way: unset it", err)
 	}
-	base.User, base.Password = root.username, root.password.Reveal()
+	base.User, base.Password = root.Username, root.Password.Reveal()
 	base.ConnectTimeout = c.ConnectTimeout.Std()
 	base.DialFunc = o.Dial
 	base.LookupFunc = func(_ context.Context, host string) ([]string, error) { return []string{host}, nil } // Dial resolves, and checks what it resolved
@@ -111,60 +107,24 @@ func (c *connector) connect(ctx context.Context, at place) (*conn, error) {
 
 // fallbacks are the ways to try, in order, and whether all of them verify who
 // answers.
-func (t target) fallbacks(certs certificates) (ways []*pgconn.FallbackConfig, verified bool) {
+func (t target) fallbacks(certs *tls.Config) (ways []*pgconn.FallbackConfig, verified bool) {
 	verified = t.sslmode == sslVerifyCA || t.sslmode == sslVerifyFull
 	for _, h := range t.hosts {
 		way := &pgconn.FallbackConfig{Host: h.host, Port: h.port}
 		if t.sslmode != sslDisable {
-			way.TLSConfig = certs.tlsConfig(t.sslmode, h.host)
+			way.TLSConfig = tlsConfig(certs, t.sslmode, h.host)
 		}
 		ways = append(ways, way)
-		if t.sslmode == sslDefault && loopback(h.host) {
+		if t.sslmode == sslDefault && engine.Loopback(h.host) {
 			ways = append(ways, &pgconn.FallbackConfig{Host: h.host, Port: h.port})
 		}
 	}
 	return ways, verified
 }
 
-func loopback(host string) bool {
-	ip := net.ParseIP(host)
-	return host == "localhost" || ip != nil && ip.IsLoopback()
-}
-
-// rootLogin is the root secret as this engine reads it.
-type rootLogin struct {
-	username string
-	password statement.Secret
-}
-
-func readRoot(fields map[string]statement.Secret) (rootLogin, error) {
-	login := rootLogin{fields["username"].Reveal(), fields["password"]}
-	if login.username == "" || login.password == "" {
-		return login, misconfigured("the root secret lacks its field username or password", nil)
-	}
-	return login, nil
-}
-
-// applicationPrefix marks every connection of one node, of all its epochs. With
-// the longest epoch it has the 63 bytes at which PostgreSQL cuts.
-func applicationPrefix(installation, node string) string {
-	short := installation[max(0, len(installation)-8):]
-	return "scaivault/" + printable(short, 8) + "/" + printable(node, 24) + "/"
-}
-
 // applicationName marks the connections of one node in one epoch.
 func applicationName(installation, node string, epoch int64) string {
-	return applicationPrefix(installation, node) + strconv.FormatInt(epoch, 10)
-}
-
-// printable keeps a name as it is if it can stand in a mark, else gives a
-// digest of it.
-func printable(name string, limit int) string {
-	if len(name) <= limit && name != "" && strings.Trim(name, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_.") == "" {
-		return name
-	}
-	sum := sha256.Sum256([]byte(name))
-	return hex.EncodeToString(sum[:])[:limit]
+	return engine.ConnectionPrefix(installation, node) + strconv.FormatInt(epoch, 10)
 }
 
 // conn is one connection. It is used by one goroutine at a time.
@@ -288,9 +248,9 @@ func timestamp(t time.Time) string {
 }
 
 // as is the same connector for other credentials.
-func (c *connector) as(login rootLogin) *connector {
+func (c *connector) as(login engine.Login) *connector {
 	other := *c
 	other.base = c.base.Copy()
-	other.base.User, other.base.Password = login.username, login.password.Reveal()
+	other.base.User, other.base.Password = login.Username, login.Password.Reveal()
 	return &other
 }

@@ -71,7 +71,7 @@ func (e *Engine) endSessions(ctx context.Context, c *conn, oid uint32) error {
 			"SELECT count(*) FROM pg_stat_activity WHERE usesysid = "+id))
 		switch {
 		case code(err) == codeNoPrivilege:
-			return misconfigured("end the sessions of a credential: root may not: run GRANT pg_signal_backend TO "+statement.QuoteIdent(e.root.username), err)
+			return misconfigured("end the sessions of a credential: root may not: run GRANT pg_signal_backend TO "+statement.QuoteIdent(e.root.Username), err)
 		case err != nil:
 			return err
 		case answer.one() == "0":
@@ -189,7 +189,7 @@ func (e *Engine) empty(ctx context.Context, v *victim, database string) (residue
 	}
 	switch {
 	case err == nil:
-	case code(err) == "" && kindOf(err) == engine.Uncertain, kindOf(err) == engine.Busy, kindOf(err) == engine.WrongServer:
+	case code(err) == "" && engine.KindOf(err) == engine.Uncertain, engine.KindOf(err) == engine.Busy, engine.KindOf(err) == engine.WrongServer:
 		return nil, err
 	default:
 		residue = append(residue, fmt.Sprintf("in database %s: %s; run as a superuser there: REASSIGN OWNED BY %s TO %s; DROP OWNED BY %s",
@@ -201,7 +201,7 @@ func (e *Engine) empty(ctx context.Context, v *victim, database string) (residue
 		return err
 	})
 	if err != nil {
-		if kind := kindOf(err); kind != engine.Misconfigured && kind != engine.Unreachable {
+		if kind := engine.KindOf(err); kind != engine.Misconfigured && kind != engine.Unreachable {
 			return nil, err
 		}
 		residue = append(residue, fmt.Sprintf("what it holds in database %s: %s", database, plain(err).Error()))

@@ -42,7 +42,7 @@ func (Type) ParseConfig(raw json.RawMessage) (engine.Config, error) {
 	if err != nil {
 		return engine.Config{}, err
 	}
-	return c.common(), nil
+	return c.Config(c.target.String(), c.CAPath, c.CertPath), nil
 }
 
 // ParseRole implements engine.Type.
@@ -66,7 +66,7 @@ type Engine struct {
 	rights  rights
 
 	mu     sync.Mutex
-	root   rootLogin
+	root   engine.Login
 	groups map[string]*groupState // of each role that was used here, by the role's name
 
 	retiring sync.Mutex // of groups
@@ -94,11 +94,11 @@ func (Type) Open(ctx context.Context, o engine.Options) (engine.Engine, error) {
 	if err != nil {
 		return nil, misconfigured("read the configuration", err)
 	}
-	root, err := readRoot(o.Root)
+	root, err := engine.ReadLogin("root secret", o.Root)
 	if err != nil {
 		return nil, err
 	}
-	certs, err := loadCertificates(ctx, c, o)
+	certs, err := c.TLS.Load(ctx, o)
 	if err != nil {
 		return nil, err
 	}
@@ -146,7 +146,7 @@ func (e *Engine) meet(ctx context.Context, connector *connector) error {
 	}
 	if e.source == "" {
 		return misconfigured("the source does not tell its identity to root: "+
-			`run GRANT EXECUTE ON FUNCTION pg_control_system() TO `+statement.QuoteIdent(e.root.username)+" there, or set source_id in the configuration", nil)
+			`run GRANT EXECUTE ON FUNCTION pg_control_system() TO `+statement.QuoteIdent(e.root.Username)+" there, or set source_id in the configuration", nil)
 	}
 	if e.traits.functions && e.config.UsernameTemplate != "" && !strings.HasPrefix(e.config.UsernameTemplate, "v_") {
 		return misconfigured("the functions of the setup take names that begin with v_: let username_template begin so", nil)

@@ -190,12 +190,3 @@ func plainOrNil(err error) error {
 	}
 	return plain(err)
 }
-
-// kindOf is the kind of an error; Uncertain where it is none of ours.
-func kindOf(err error) engine.Kind {
-	var known *engine.Error
-	if errors.As(err, &known) {
-		return known.Kind
-	}
-	return engine.Uncertain
-}

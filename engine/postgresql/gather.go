@@ -123,7 +123,7 @@ func (e *Engine) writeBatch(batch []*creating) {
 	err := e.insist(ctx, func() error {
 		return e.pool.with(ctx, issuing, e.mainOf(batch[0].recipe), func(c *conn) error { return e.createMembers(ctx, c, batch, deadline) })
 	}, codeDivisionByZero)
-	if err != nil && len(batch) > 1 && kindOf(err) != engine.Uncertain && kindOf(err) != engine.Unreachable && time.Now().Before(deadline) {
+	if err != nil && len(batch) > 1 && engine.KindOf(err) != engine.Uncertain && engine.KindOf(err) != engine.Unreachable && time.Now().Before(deadline) {
 		for _, n := range batch {
 			e.writeBatch([]*creating{n})
 		}

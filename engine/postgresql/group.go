@@ -86,14 +86,14 @@ func (e *Engine) PrepareRole(ctx context.Context, roleName string, er engine.Rol
 // mayMake checks what root needs for a form of role, before the source would
 // refuse it in words of its own.
 func (e *Engine) mayMake(r *role) error {
-	root := statement.QuoteIdent(e.root.username)
+	root := statement.QuoteIdent(e.root.Username)
 	if e.traits.superuser || e.traits.createRole || r.grouped() && (e.traits.functions || len(e.makers()) > 0) {
 		return nil
 	}
 	if e.traits.functions || len(e.makers()) > 0 {
-		return invalid("creation_statements need a root with CREATEROLE, and this one makes roles only through functions or makers: use privileges, or run ALTER ROLE %s CREATEROLE", root)
+		return engine.Invalid("creation_statements need a root with CREATEROLE, and this one makes roles only through functions or makers: use privileges, or run ALTER ROLE %s CREATEROLE", root)
 	}
-	return invalid("root cannot make roles: run ALTER ROLE %s CREATEROLE, or install the functions that setup-sql prints", root)
+	return engine.Invalid("root cannot make roles: run ALTER ROLE %s CREATEROLE, or install the functions that setup-sql prints", root)
 }
 
 // shown lets a *fault.Error through as it is.

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"strings"
 
+	"github.com/scaivault/scaivault/engine"
 	"github.com/scaivault/scaivault/internal/failpoint"
 	"github.com/scaivault/scaivault/internal/statement"
 )
@@ -58,7 +59,7 @@ func (w *groupWork) within(ctx context.Context, found [][]string) error {
 	case len(found) == 0:
 		return refused(makingGroup+": it was dropped meanwhile", nil)
 	case found[0][0] != w.e.groupMark(w.name):
-		return invalid("a role named %s exists at the source and is not ours: rename or drop it", statement.QuoteIdent(w.name))
+		return engine.Invalid("a role named %s exists at the source and is not ours: rename or drop it", statement.QuoteIdent(w.name))
 	}
 	if w.create {
 		for _, member := range w.role.MemberOf {
@@ -77,7 +78,7 @@ func (w *groupWork) within(ctx context.Context, found [][]string) error {
 
 // join makes the group a member of a role of the operator's.
 func (w *groupWork) join(ctx context.Context, role string) error {
-	ident, root := statement.QuoteIdent(role), statement.QuoteIdent(w.e.root.username)
+	ident, root := statement.QuoteIdent(role), statement.QuoteIdent(w.e.root.Username)
 	answer, err := w.send(ctx, `SELECT r.rolsuper, pg_has_role(current_user, r.oid, 'MEMBER WITH ADMIN OPTION'),
 		EXISTS (SELECT FROM pg_auth_members m JOIN pg_roles g ON g.oid = m.member WHERE m.roleid = r.oid AND g.rolname = `+statement.QuoteLiteral(w.name)+`)
 		FROM pg_roles r WHERE r.rolname = `+statement.QuoteLiteral(role))
@@ -86,16 +87,16 @@ func (w *groupWork) join(ctx context.Context, role string) error {
 	}
 	rows := answer.last()
 	if len(rows) == 0 {
-		return invalid("member_of: there is no role %s at the source", ident)
+		return engine.Invalid("member_of: there is no role %s at the source", ident)
 	}
 	super, admin, member := rows[0][0] == "t", rows[0][1] == "t", rows[0][2] == "t"
 	switch {
 	case member:
 		return nil
 	case super:
-		return invalid("member_of: %s is a superuser", ident)
+		return engine.Invalid("member_of: %s is a superuser", ident)
 	case !admin && !w.e.traits.superuser && (w.e.traits.version >= 160000 || !w.e.traits.createRole):
-		return invalid("member_of: root may not make others members of %s: run GRANT %s TO %s WITH ADMIN OPTION", ident, ident, root)
+		return engine.Invalid("member_of: root may not make others members of %s: run GRANT %s TO %s WITH ADMIN OPTION", ident, ident, root)
 	}
 	_, err = w.send(ctx, "GRANT "+ident+" TO "+statement.QuoteIdent(w.name))
 	return err
@@ -161,8 +162,8 @@ func (w *groupWork) cannotGive(g grant, l lack) error {
 	if g.all {
 		target = "ALL " + g.kind.all + " IN SCHEMA " + statement.QuoteIdent(g.schema)
 	}
-	return invalid("root may not give %s on %s %s in database %s: run as its owner: GRANT %s ON %s TO %s WITH GRANT OPTION",
-		l.right, strings.ToLower(g.kind.one), l.object, w.c.database, l.right, target, statement.QuoteIdent(w.e.root.username))
+	return engine.Invalid("root may not give %s on %s %s in database %s: run as its owner: GRANT %s ON %s TO %s WITH GRANT OPTION",
+		l.right, strings.ToLower(g.kind.one), l.object, w.c.database, l.right, target, statement.QuoteIdent(w.e.root.Username))
 }
 
 // missing lists the rights of an entry that the group lacks.
@@ -180,7 +181,7 @@ func (w *groupWork) missing(ctx context.Context, g grant) ([]lack, error) {
 		return nil, err
 	}
 	if answer.rows(0)[0][0] != "t" {
-		return nil, invalid("privileges: %s: there is no such object in database %s", g, w.c.database)
+		return nil, engine.Invalid("privileges: %s: there is no such object in database %s", g, w.c.database)
 	}
 	var lacks []lack
 	for _, row := range answer.last() {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"sync/atomic"
 
+	"github.com/scaivault/scaivault/engine"
 	"github.com/scaivault/scaivault/internal/statement"
 )
 
@@ -62,7 +63,7 @@ func (e *Engine) makeMakersGroup(ctx context.Context, name string) error {
 		case len(found) == 0:
 			statements = e.rights.createGroup(name, e.groupMark(name))
 		case found[0][0] != e.groupMark(name):
-			return invalid("a role named %s exists at the source and is not ours: rename or drop it", statement.QuoteIdent(name))
+			return engine.Invalid("a role named %s exists at the source and is not ours: rename or drop it", statement.QuoteIdent(name))
 		}
 		able := map[string]bool{c.maker: true} // its creator
 		for _, row := range answer.rows(1) {

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"sync"
 	"time"
+
+	"github.com/scaivault/scaivault/engine"
 )
 
 // lane is what a connection is wanted for.
@@ -158,7 +160,7 @@ func (p *pool) put(c *conn) {
 func (p *pool) abandon(c *conn) {
 	now := time.Now()
 	for pid, at := range p.abandoned {
-		if now.Sub(at) > 4*maxOperationTimeout {
+		if now.Sub(at) > 4*engine.MaxOperationTimeout {
 			delete(p.abandoned, pid)
 		}
 	}

@@ -4,6 +4,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/scaivault/scaivault/engine"
 	"github.com/scaivault/scaivault/internal/statement"
 )
 
@@ -93,7 +94,7 @@ type grantToken struct {
 }
 
 func (p *grantParser) fail(format string, args ...any) error {
-	return invalid("privileges[%d]: "+format, append([]any{p.index}, args...)...)
+	return engine.Invalid("privileges[%d]: "+format, append([]any{p.index}, args...)...)
 }
 
 func (p *grantParser) scan() error {

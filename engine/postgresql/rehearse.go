@@ -5,6 +5,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/scaivault/scaivault/engine"
 	"github.com/scaivault/scaivault/internal/statement"
 )
 
@@ -35,7 +36,7 @@ func (e *Engine) rehearse(ctx context.Context, roleName string, r *role) ([]stri
 			}
 			answer, err := c.run(ctx, "SELECT count(*) FROM pg_roles WHERE rolname = "+statement.QuoteLiteral(name))
 			if err == nil && answer.one() != "1" {
-				return invalid("creation_statements make no role named {{name}}")
+				return engine.Invalid("creation_statements make no role named {{name}}")
 			}
 			return err
 		})
@@ -64,9 +65,9 @@ func (e *Engine) rehearseOne(ctx context.Context, c *conn, sql, name string, sec
 		told = sentError("try the creation statements", err, secrets...).Reason
 	}
 	if statement, ok := e.grantToRoot(sql, name); ok {
-		return invalid("root cannot give what creation_statements grant (%s): run as the owner of the objects: %s", told, statement)
+		return engine.Invalid("root cannot give what creation_statements grant (%s): run as the owner of the objects: %s", told, statement)
 	}
-	return invalid("%s", told)
+	return engine.Invalid("%s", told)
 }
 
 // grantToRoot turns a GRANT to the new account into the one that root lacks.
@@ -86,7 +87,7 @@ func (e *Engine) grantToRoot(sql, name string) (string, bool) {
 	if !strings.Contains(strings.ToUpper(trimmed), " ON ") {
 		option = "WITH ADMIN OPTION"
 	}
-	return trimmed[:at] + statement.QuoteIdent(e.root.username) + " " + option, true
+	return trimmed[:at] + statement.QuoteIdent(e.root.Username) + " " + option, true
 }
 
 func (e *Engine) statementWarnings(r *role) []string {

@@ -6,6 +6,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/scaivault/scaivault/engine"
 	"github.com/scaivault/scaivault/internal/duration"
 	"github.com/scaivault/scaivault/internal/statement"
 )
@@ -40,7 +41,7 @@ type role struct {
 // parseRole decodes and checks a role.
 func parseRole(raw json.RawMessage) (*role, error) {
 	r := &role{}
-	if err := decode(raw, r); err != nil {
+	if err := engine.Decode(raw, r); err != nil {
 		return nil, err
 	}
 	if r.PasswordForm == "" {
@@ -79,10 +80,7 @@ func (r *role) grouped() bool { return len(r.CreationStatements) == 0 }
 
 func (r *role) check() error {
 	statements := len(r.CreationStatements) > 0
-	rules := []struct {
-		bad  bool
-		text string
-	}{
+	return engine.Rules{
 		{!statements && len(r.Privileges)+len(r.MemberOf) == 0, "the role gives nothing: name privileges, member_of, or creation_statements"},
 		{statements && len(r.Privileges)+len(r.MemberOf) > 0, "creation_statements contradict privileges and member_of: choose one form"},
 		{statements && r.RunAsGroup, "run_as_group needs the privileges form, which has a group"},
@@ -91,13 +89,7 @@ func (r *role) check() error {
 		{!statements && r.PasswordForm == passwordPlain, "password_form plain needs creation_statements: in the privileges form the source gets a verifier"},
 		{slices.Contains(r.MemberOf, ""), "member_of holds an empty name"},
 		{slices.ContainsFunc(r.MemberOf, isBuiltin), "member_of names a role of PostgreSQL's own (pg_...) that is more than reading: grant it by creation_statements if it must be"},
-	}
-	for _, rule := range rules {
-		if rule.bad {
-			return invalid("%s", rule.text)
-		}
-	}
-	return nil
+	}.Check()
 }
 
 // isBuiltin finds the predefined roles that give files, programs or the
@@ -115,7 +107,7 @@ func (r *role) parseCreation() error {
 		return err
 	}
 	if !r.creation.Uses("name") {
-		return invalid("creation_statements never use {{name}}: what they make could not be revoked")
+		return engine.Invalid("creation_statements never use {{name}}: what they make could not be revoked")
 	}
 	if r.PasswordForm == passwordScram && !r.creation.Uses("password") {
 		return nil // an account that logs in by certificate or peer

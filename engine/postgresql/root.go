@@ -25,14 +25,14 @@ func (e *Engine) PlanRoot(context.Context) (map[string]statement.Secret, error) 
 // is refused, and the candidate opens a connection. After the deadline of ctx
 // the source itself refuses the change.
 func (e *Engine) SetRoot(ctx context.Context, candidate map[string]statement.Secret) error {
-	login, err := readRoot(candidate)
+	login, err := engine.ReadLogin("root secret", candidate)
 	if err != nil {
 		return err
 	}
 	e.mu.Lock()
 	current := e.root
 	e.mu.Unlock()
-	if login.username != current.username {
+	if login.Username != current.Username {
 		return misconfigured(rotatingRoot+": the role keeps its name; only its password changes", nil)
 	}
 	ctx, cancel := e.operation(ctx)
@@ -77,8 +77,8 @@ func (e *Engine) alone(ctx context.Context, f func() error) error {
 }
 
 // setPassword changes the password and logs in with it.
-func (e *Engine) setPassword(ctx context.Context, login rootLogin) error {
-	verifier := statement.Secret(statement.ScramSHA256(login.password, *e.config.ScramIterations, nil))
+func (e *Engine) setPassword(ctx context.Context, login engine.Login) error {
+	verifier := statement.Secret(statement.ScramSHA256(login.Password, *e.config.ScramIterations, nil))
 	proof := e.pool.connector.as(login)
 	return e.inMain(ctx, e.main(), func(c *conn) error {
 		fences := []fence{e.sameServer()}
@@ -87,7 +87,7 @@ func (e *Engine) setPassword(ctx context.Context, login rootLogin) error {
 		}
 		return e.pool.change(proof, func() error {
 			_, err := c.guarded(failpoint.OnSending(ctx, failpoint.RootSent), rotatingRoot, fences,
-				"ALTER ROLE CURRENT_USER PASSWORD "+statement.QuoteLiteral(verifier.Reveal()), verifier, login.password)
+				"ALTER ROLE CURRENT_USER PASSWORD "+statement.QuoteLiteral(verifier.Reveal()), verifier, login.Password)
 			if err != nil {
 				return err
 			}

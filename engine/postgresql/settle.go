@@ -49,7 +49,7 @@ func (e *Engine) Settle(ctx context.Context, node string, raws []engine.Recipe) 
 
 // lateSessions is a condition on pg_stat_activity.
 func (e *Engine) lateSessions(node string, names []string, given map[uint32]time.Time) string {
-	prefix := statement.QuoteLiteral(applicationPrefix(e.options.Installation, node))
+	prefix := statement.QuoteLiteral(engine.ConnectionPrefix(e.options.Installation, node))
 	conditions := []string{"false"}
 	if len(names) > 0 {
 		conditions = append(conditions, fmt.Sprintf("starts_with(application_name, %s) AND state <> 'idle' AND EXISTS (SELECT FROM unnest(ARRAY[%s]) n WHERE strpos(query, n) > 0)",

@@ -5,6 +5,8 @@ import (
 	"net/url"
 	"strconv"
 	"strings"
+
+	"github.com/scaivault/scaivault/engine"
 )
 
 // The values of sslmode that mean what they say. allow and prefer are refused:
@@ -58,62 +60,47 @@ func parseTarget(text string, haveCA bool) (target, error) {
 		rest, ok = strings.CutPrefix(text, "postgres://")
 	}
 	if !ok {
-		return target{}, invalid("connection_url does not begin with postgresql://")
+		return target{}, engine.Invalid("connection_url does not begin with postgresql://")
 	}
 	rest, ok = strings.CutPrefix(rest, placeholders)
 	if !ok || strings.Contains(rest, "@") {
-		return target{}, invalid("connection_url must name its credentials as postgresql://%shost:5432/database: a literal user or password does not belong there", placeholders)
+		return target{}, engine.Invalid("connection_url must name its credentials as postgresql://%shost:5432/database: a literal user or password does not belong there", placeholders)
 	}
 	rest, query, _ := strings.Cut(rest, "?")
 	authority, path, ok := strings.Cut(rest, "/")
 	database, err := url.PathUnescape(path)
 	if !ok || err != nil || database == "" || strings.ContainsAny(database, "/\x00") {
-		return target{}, invalid("connection_url names no database: write postgresql://%shost:5432/database", placeholders)
+		return target{}, engine.Invalid("connection_url names no database: write postgresql://%shost:5432/database", placeholders)
 	}
 	t := target{database: database}
 	for part := range strings.SplitSeq(authority, ",") {
-		h, err := parseHost(part)
+		host, port, err := engine.ParseHost(part, defaultPort)
 		if err != nil {
 			return target{}, err
 		}
-		t.hosts = append(t.hosts, h)
+		t.hosts = append(t.hosts, hostPort{host, port})
 	}
 	return t, t.setParameters(query, haveCA)
-}
-
-func parseHost(part string) (hostPort, error) {
-	host, port, err := net.SplitHostPort(part)
-	if err != nil {
-		host, port, err = net.SplitHostPort(part + ":" + defaultPort)
-	}
-	if err != nil || host == "" || strings.ContainsAny(host, "/{}%\x00 ") {
-		return hostPort{}, invalid("connection_url names no host that can be dialled: write host:port, several separated by commas, an IPv6 address in brackets")
-	}
-	n, err := strconv.ParseUint(port, 10, 16)
-	if err != nil || n == 0 {
-		return hostPort{}, invalid("connection_url: the port of host %s is not a number from 1 to 65535", host)
-	}
-	return hostPort{host, uint16(n)}, nil
 }
 
 func (t *target) setParameters(query string, haveCA bool) error {
 	values, err := url.ParseQuery(query)
 	if err != nil {
-		return invalid("connection_url: the part after ? is not well formed")
+		return engine.Invalid("connection_url: the part after ? is not well formed")
 	}
 	for name, given := range values {
 		if len(given) != 1 {
-			return invalid("connection_url gives %s twice", name)
+			return engine.Invalid("connection_url gives %s twice", name)
 		}
 		switch name {
 		case "sslmode":
 			t.sslmode = given[0]
 		case "target_session_attrs":
 			if given[0] != "read-write" && given[0] != "primary" {
-				return invalid("connection_url: target_session_attrs can only be read-write, which always holds here")
+				return engine.Invalid("connection_url: target_session_attrs can only be read-write, which always holds here")
 			}
 		default:
-			return invalid("connection_url: parameter %q is not taken; sslmode is, certificates are given by tls_ca_path and tls_cert_path", name)
+			return engine.Invalid("connection_url: parameter %q is not taken; sslmode is, certificates are given by tls_ca_path and tls_cert_path", name)
 		}
 	}
 	switch t.sslmode {
@@ -123,9 +110,9 @@ func (t *target) setParameters(query string, haveCA bool) error {
 		}
 	case sslDisable, sslRequire, sslVerifyCA, sslVerifyFull:
 	case "allow", "prefer":
-		return invalid("connection_url: sslmode=%s falls back to clear text; choose disable, require, verify-ca or verify-full", t.sslmode)
+		return engine.Invalid("connection_url: sslmode=%s falls back to clear text; choose disable, require, verify-ca or verify-full", t.sslmode)
 	default:
-		return invalid("connection_url: sslmode is none of disable, require, verify-ca, verify-full")
+		return engine.Invalid("connection_url: sslmode is none of disable, require, verify-ca, verify-full")
 	}
 	return nil
 }

@@ -35,7 +35,7 @@ func (e *Engine) Check(ctx context.Context) engine.Health {
 	case err == nil && len(h.MissingGrants) == 0:
 	case err == nil:
 		h.Status, h.Error = "misconfigured", "root lacks a right without which credentials cannot be made or ended"
-	case kindOf(err) == engine.WrongServer, kindOf(err) == engine.Misconfigured, kindOf(err) == engine.Refused:
+	case engine.KindOf(err) == engine.WrongServer, engine.KindOf(err) == engine.Misconfigured, engine.KindOf(err) == engine.Refused:
 		h.Status = "misconfigured"
 	default:
 		h.Status = "unreachable"
@@ -80,7 +80,7 @@ func (e *Engine) examine(ctx context.Context, members []member, h *engine.Health
 
 func onLoopback(address string) bool {
 	host, _, err := net.SplitHostPort(address)
-	return err == nil && loopback(host)
+	return err == nil && engine.Loopback(host)
 }
 
 // right is something that root must be able to do, and a command that shows
@@ -115,7 +115,7 @@ func (m member) rights(connection string) []right {
 // examineNode finds what root lacks on one node.
 func (e *Engine) examineNode(ctx context.Context, m member) (missing, warnings []string, err error) {
 	e.mu.Lock()
-	root := e.root.username
+	root := e.root.Username
 	e.mu.Unlock()
 	err = m.with(ctx, revoking, func(c *conn) error {
 		rights := m.rights(c.name)
@@ -158,7 +158,7 @@ func (e *Engine) examineNode(ctx context.Context, m member) (missing, warnings [
 	if err == nil {
 		err = m.persist(ctx)
 	}
-	if kindOf(err) == engine.Misconfigured && strings.Contains(plain(err).Reason, "acl|save") {
+	if engine.KindOf(err) == engine.Misconfigured && strings.Contains(plain(err).Reason, "acl|save") {
 		missing, err = append(missing, grant(root, "+acl|save")), nil
 	}
 	return missing, warnings, err

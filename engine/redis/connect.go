@@ -2,14 +2,11 @@ package redis
 
 import (
 	"context"
-	"crypto/sha256"
 	"crypto/tls"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"net"
 	"strconv"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -18,38 +15,25 @@ import (
 
 	"github.com/scaivault/scaivault/engine"
 	"github.com/scaivault/scaivault/internal/failpoint"
-	"github.com/scaivault/scaivault/internal/statement"
 )
-
-// login is a secret that holds credentials.
-type login struct {
-	username string
-	password statement.Secret
-}
-
-func readLogin(which string, fields map[string]statement.Secret) (login, error) {
-	l := login{fields["username"].Reveal(), fields["password"]}
-	if l.username == "" || l.password == "" {
-		return l, misconfigured("the "+which+" lacks its field username or password", nil)
-	}
-	return l, nil
-}
 
 // connector makes connections to any node of one source.
 type connector struct {
 	config   *config
 	dial     func(ctx context.Context, network, address string) (net.Conn, error)
-	tls      *tls.Config // nil: in clear
-	name     string      // of every connection of this node in this epoch, before its number
-	sentinel login       // empty where the Sentinels ask for none
+	tls      *tls.Config  // nil: in clear
+	name     string       // of every connection of this node in this epoch, before its number
+	sentinel engine.Login // empty where the Sentinels ask for none
 	numbered atomic.Int64
 }
 
 func newConnector(ctx context.Context, c *config, o engine.Options) (*connector, error) {
 	made := &connector{config: c, dial: o.Dial, name: connectionName(o.Installation, o.Node, o.Epoch)}
 	var err error
-	if made.tls, err = loadTLS(ctx, c, o); err != nil {
-		return nil, err
+	if c.target.tls {
+		if made.tls, err = c.TLS.Load(ctx, o); err != nil {
+			return nil, err
+		}
 	}
 	if c.SentinelCredentialsPath == "" {
 		return made, nil
@@ -58,36 +42,21 @@ func newConnector(ctx context.Context, c *config, o engine.Options) (*connector,
 	if err != nil {
 		return nil, misconfigured("read the secret of sentinel_credentials_path", err)
 	}
-	made.sentinel = login{fields["username"].Reveal(), fields["password"]}
-	if made.sentinel.password == "" {
+	made.sentinel = engine.Login{Username: fields["username"].Reveal(), Password: fields["password"]}
+	if made.sentinel.Password == "" {
 		return nil, misconfigured("the secret of sentinel_credentials_path lacks its field password", nil)
 	}
 	return made, nil
 }
 
-// connectionPrefix begins the name of every connection of one node, of all its
-// epochs.
-func connectionPrefix(installation, node string) string {
-	return "scaivault/" + printable(installation[max(0, len(installation)-8):], 8) + "/" + printable(node, 24) + "/"
-}
-
+// connectionName begins the names of the connections of one node in one epoch.
 func connectionName(installation, node string, epoch int64) string {
-	return connectionPrefix(installation, node) + strconv.FormatInt(epoch, 10) + "/"
-}
-
-// printable keeps a name as it is if it can stand in the name of a connection,
-// else gives a digest of it.
-func printable(name string, limit int) string {
-	if len(name) <= limit && name != "" && strings.Trim(name, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_.") == "" {
-		return name
-	}
-	sum := sha256.Sum256([]byte(name))
-	return hex.EncodeToString(sum[:])[:limit]
+	return engine.ConnectionPrefix(installation, node) + strconv.FormatInt(epoch, 10) + "/"
 }
 
 // connect opens one connection, logs in and names it. Nothing that changes the
 // source is sent before it has a name.
-func (c *connector) connect(ctx context.Context, address string, as login) (*conn, error) {
+func (c *connector) connect(ctx context.Context, address string, as engine.Login) (*conn, error) {
 	ctx, cancel := context.WithTimeout(ctx, c.config.ConnectTimeout.Std())
 	defer cancel()
 	socket, err := c.socket(ctx, address)
@@ -99,7 +68,7 @@ func (c *connector) connect(ctx context.Context, address string, as login) (*con
 		Addr: address, Dialer: opened.wire.once,
 		Protocol: 2, DisableIdentity: true, // nothing is sent that root needs a further right for
 		PoolSize: 1, MaxRetries: -1, DialerRetries: 1, ConnMaxIdleTime: -1,
-		ContextTimeoutEnabled: true, ReadTimeout: maxOperationTimeout, WriteTimeout: maxOperationTimeout,
+		ContextTimeoutEnabled: true, ReadTimeout: engine.MaxOperationTimeout, WriteTimeout: engine.MaxOperationTimeout,
 	})
 	if err := opened.introduce(ctx, as); err != nil {
 		opened.close()
@@ -110,11 +79,11 @@ func (c *connector) connect(ctx context.Context, address string, as login) (*con
 
 // introduce logs in and names the connection. The driver would do both by
 // itself, and lose the reason when it fails.
-func (c *conn) introduce(ctx context.Context, as login) error {
-	if as.password != "" {
-		auth := command{"AUTH", as.username, as.password.Reveal()}
-		if as.username == "" {
-			auth = command{"AUTH", as.password.Reveal()}
+func (c *conn) introduce(ctx context.Context, as engine.Login) error {
+	if as.Password != "" {
+		auth := command{"AUTH", as.Username, as.Password.Reveal()}
+		if as.Username == "" {
+			auth = command{"AUTH", as.Password.Reveal()}
 		}
 		if _, err := c.do(ctx, auth...); err != nil {
 			return err

@@ -38,7 +38,7 @@ func (Type) ParseConfig(raw json.RawMessage) (engine.Config, error) {
 	if err != nil {
 		return engine.Config{}, err
 	}
-	return c.common(), nil
+	return c.Config(c.endpoint(), c.CAPath, c.CertPath, c.SentinelCredentialsPath), nil
 }
 
 // ParseRole implements engine.Type.
@@ -60,7 +60,7 @@ type Engine struct {
 	marker    string // the user that bears it at the source; empty where source_id says it
 
 	mu        sync.Mutex
-	root      login
+	root      engine.Login
 	nodes     map[string]*node // by address, all that were ever met
 	cluster   bool
 	surveyed  survey
@@ -77,7 +77,7 @@ func (Type) Open(ctx context.Context, o engine.Options) (engine.Engine, error) {
 	if err != nil {
 		return nil, misconfigured("read the configuration", err)
 	}
-	root, err := readLogin("root secret", o.Root)
+	root, err := engine.ReadLogin("root secret", o.Root)
 	if err != nil {
 		return nil, err
 	}

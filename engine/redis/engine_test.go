@@ -55,14 +55,14 @@ func TestRebuiltServer(t *testing.T) {
 	setUp(t, server)
 	server.Kill(t)
 	server.Run(t)
-	if _, err := e.Revoke(t.Context(), c.recipe); kindOf(err) != engine.WrongServer {
+	if _, err := e.Revoke(t.Context(), c.recipe); engine.KindOf(err) != engine.WrongServer {
 		t.Errorf("revoke on a server that was set up anew: %v", err)
 	}
 	if h := e.Check(t.Context()); h.Status != "misconfigured" || !strings.Contains(h.Error, "not the server") {
 		t.Errorf("health: %+v", h)
 	}
 	again := first.open(t, nil)
-	if _, err := again.Revoke(t.Context(), c.recipe); kindOf(err) != engine.WrongServer {
+	if _, err := again.Revoke(t.Context(), c.recipe); engine.KindOf(err) != engine.WrongServer {
 		t.Errorf("revoke by an engine that was opened on the other server: %v", err)
 	}
 	o := first.options(nil)
@@ -102,7 +102,7 @@ func TestOpenRefuses(t *testing.T) {
 			if err == nil {
 				e.Close()
 			}
-			if kindOf(err) != engine.Misconfigured || !strings.Contains(err.Error(), c.says) {
+			if engine.KindOf(err) != engine.Misconfigured || !strings.Contains(err.Error(), c.says) {
 				t.Errorf("%s, %s: %v", kind, name, err)
 			}
 		}
@@ -114,7 +114,7 @@ func TestTLS(t *testing.T) {
 	t.Parallel()
 	clear := newSource(t, redistest.Start(t, redistest.Redis))
 	clear.url = strings.Replace(clear.url, "redis:", "rediss:", 1)
-	if _, err := (redis.Type{}).Open(t.Context(), clear.options(map[string]any{"connect_timeout": "1s"})); kindOf(err) != engine.Unreachable || !strings.Contains(err.Error(), "TLS") {
+	if _, err := (redis.Type{}).Open(t.Context(), clear.options(map[string]any{"connect_timeout": "1s"})); engine.KindOf(err) != engine.Unreachable || !strings.Contains(err.Error(), "TLS") {
 		t.Errorf("a server without TLS: %v", err)
 	}
 	for _, kind := range redistest.Kinds() {
@@ -130,7 +130,7 @@ func TestTLS(t *testing.T) {
 		works(t, server, c)
 		revoke(t, e, c.recipe)
 		dead(t, server, c)
-		if _, err := (redis.Type{}).Open(t.Context(), s.options(nil)); kindOf(err) != engine.Misconfigured || !strings.Contains(err.Error(), "certificate") {
+		if _, err := (redis.Type{}).Open(t.Context(), s.options(nil)); engine.KindOf(err) != engine.Misconfigured || !strings.Contains(err.Error(), "certificate") {
 			t.Errorf("%s: a server of an unknown authority: %v", kind, err)
 		}
 	}
@@ -195,7 +195,7 @@ func TestRootRotationCutOff(t *testing.T) {
 	if err := e.SetRoot(t.Context(), candidate); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := (redis.Type{}).Open(t.Context(), s.options(nil)); kindOf(err) != engine.Misconfigured {
+	if _, err := (redis.Type{}).Open(t.Context(), s.options(nil)); engine.KindOf(err) != engine.Misconfigured {
 		t.Errorf("the former password is still taken: %v", err)
 	}
 	server.Kill(t)

@@ -147,21 +147,8 @@ func asked(attempt string, err error) *engine.Error {
 // plain is the error as the contract wants it.
 func plain(err error) *engine.Error { return sentError("use the source", err) }
 
-// kindOf is the kind of an error; Uncertain where it is none of ours, 0 without
-// one.
-func kindOf(err error) engine.Kind {
-	var known *engine.Error
-	switch {
-	case err == nil:
-		return 0
-	case errors.As(err, &known):
-		return known.Kind
-	}
-	return engine.Uncertain
-}
-
 // away tells whether a node did not answer, as opposed to saying no.
 func away(err error) bool {
-	k := kindOf(err)
+	k := engine.KindOf(err)
 	return k == engine.Unreachable || k == engine.Uncertain
 }

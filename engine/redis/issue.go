@@ -178,7 +178,7 @@ func (e *Engine) madeOn(outcomes []outcomeOf) error {
 		default:
 			absent = o.err
 			e.missed(o.address)
-			if o.member.err == nil && kindOf(o.err) == engine.Uncertain {
+			if o.member.err == nil && engine.KindOf(o.err) == engine.Uncertain {
 				return o.err
 			}
 		}
@@ -211,7 +211,7 @@ func (e *Engine) missed(address string) {
 func (e *Engine) unmake(ctx context.Context, name string, outcomes []outcomeOf, cause error) error {
 	known := plain(cause)
 	for _, o := range outcomes {
-		if o.member.err == nil && kindOf(o.err) == engine.Uncertain {
+		if o.member.err == nil && engine.KindOf(o.err) == engine.Uncertain {
 			return plain(o.err)
 		}
 	}
@@ -219,7 +219,7 @@ func (e *Engine) unmake(ctx context.Context, name string, outcomes []outcomeOf, 
 	defer cancel()
 	var members []member
 	for _, o := range outcomes {
-		if o.err == nil || kindOf(o.err) != engine.NameTaken && !away(o.err) {
+		if o.err == nil || engine.KindOf(o.err) != engine.NameTaken && !away(o.err) {
 			members = append(members, o.member)
 		}
 	}

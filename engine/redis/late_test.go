@@ -79,7 +79,7 @@ func (r *rig) issue(t *testing.T, e engine.Engine) *engine.Plan {
 		_, err := e.Issue(t.Context(), p)
 		select {
 		case <-r.kept:
-			if kindOf(err) != engine.Uncertain {
+			if engine.KindOf(err) != engine.Uncertain {
 				t.Fatalf("issue without an answer: %v", err)
 			}
 			time.Sleep(time.Until(p.Deadline))

@@ -33,7 +33,7 @@ func (n *node) with(ctx context.Context, l lane, f func(*conn) error) error {
 		err = f(c)
 		dead := c.broken()
 		n.pool.put(c, l)
-		if err == nil || !used || !dead || kindOf(err) != engine.Unreachable || ctx.Err() != nil {
+		if err == nil || !used || !dead || engine.KindOf(err) != engine.Unreachable || ctx.Err() != nil {
 			return err
 		}
 	}

@@ -100,7 +100,7 @@ func (s *source) returns(t *testing.T, e engine.Engine, away *redistest.Server) 
 				return false
 			}
 		}
-		return kindOf(err) == engine.Busy && strings.Contains(err.Error(), away.Addr())
+		return engine.KindOf(err) == engine.Busy && strings.Contains(err.Error(), away.Addr())
 	})
 	for _, server := range s.servers {
 		if server != away {
@@ -159,7 +159,7 @@ func (s *source) frozen(t *testing.T, e engine.Engine, halted *redistest.Server)
 	halted.Freeze(t)
 	eventually(t, "the others refuse", func() bool {
 		_, err := e.Revoke(t.Context(), ended.recipe)
-		return kindOf(err) == engine.Busy && strings.Contains(err.Error(), halted.Addr())
+		return engine.KindOf(err) == engine.Busy && strings.Contains(err.Error(), halted.Addr())
 	})
 	halted.Thaw(t)
 	eventually(t, "the revocation is done", func() bool { _, err := e.Revoke(t.Context(), ended.recipe); return err == nil })
@@ -190,7 +190,7 @@ func (s *source) neverReturns(t *testing.T, e engine.Engine, set *redistest.Set)
 	for _, c := range []credential{named, left} {
 		eventually(t, "the node is missed", func() bool {
 			_, err := e.Revoke(t.Context(), c.recipe)
-			return kindOf(err) == engine.Busy && strings.Contains(err.Error(), gone.Addr())
+			return engine.KindOf(err) == engine.Busy && strings.Contains(err.Error(), gone.Addr())
 		})
 	}
 	revoke(t, s.open(t, map[string]any{"gone_nodes": []string{gone.Addr()}}), named.recipe)

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"sync"
 	"time"
+
+	"github.com/scaivault/scaivault/engine"
 )
 
 // maxIdle is how long a connection may rest before it is tried out ahead of use.
@@ -142,7 +144,7 @@ func (p *pool) put(c *conn, l lane) {
 func (p *pool) abandon(c *conn) {
 	now := time.Now()
 	for name, at := range p.abandoned {
-		if now.Sub(at) > 4*maxOperationTimeout {
+		if now.Sub(at) > 4*engine.MaxOperationTimeout {
 			delete(p.abandoned, name)
 		}
 	}

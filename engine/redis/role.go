@@ -3,6 +3,8 @@ package redis
 import (
 	"encoding/json"
 	"strings"
+
+	"github.com/scaivault/scaivault/engine"
 )
 
 // role is the engine's part of a role: the rules of ACL SETUSER that say what
@@ -15,18 +17,18 @@ type role struct {
 // as the commands of its modules, it is asked when the role is saved.
 func parseRole(raw json.RawMessage) (*role, error) {
 	r := &role{}
-	if err := decode(raw, r); err != nil {
+	if err := engine.Decode(raw, r); err != nil {
 		return nil, err
 	}
 	gives := false
 	for i, rule := range r.ACLRules {
 		if why := checkRule(rule, true); why != "" {
-			return nil, invalid("acl_rules: rule %d, %.60q, %s", i+1, rule, why)
+			return nil, engine.Invalid("acl_rules: rule %d, %.60q, %s", i+1, rule, why)
 		}
 		gives = gives || rule[0] == '+' || rule == "allcommands" || rule[0] == '(' && strings.Contains(rule, "+")
 	}
 	if !gives {
-		return nil, invalid(`acl_rules give nothing: name at least a command or category, such as ["~app:*", "+@read"]`)
+		return nil, engine.Invalid(`acl_rules give nothing: name at least a command or category, such as ["~app:*", "+@read"]`)
 	}
 	return r, nil
 }

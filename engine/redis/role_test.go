@@ -90,7 +90,7 @@ func TestPrepareRole(t *testing.T) {
 			"(%R~a +@nope)": "+@nope",
 		} {
 			_, err := e.PrepareRole(t.Context(), "r", parseRole(t, string(rules("+get", rule))))
-			if kindOf(err) != engine.Misconfigured || !strings.Contains(err.Error(), says) {
+			if engine.KindOf(err) != engine.Misconfigured || !strings.Contains(err.Error(), says) {
 				t.Errorf("%s, %s: %v", kind, rule, err)
 			}
 		}
@@ -154,7 +154,7 @@ func TestRoleGrammar(t *testing.T) {
 			t.Fatalf("%q: the server says %v, the engine %v", list, refusal, err)
 		}
 		if refusal != nil {
-			if kindOf(err) != engine.Misconfigured || !strings.HasPrefix(err.Error(), "acl_rules: ") {
+			if engine.KindOf(err) != engine.Misconfigured || !strings.HasPrefix(err.Error(), "acl_rules: ") {
 				t.Fatalf("%q: %v", list, err)
 			}
 			continue

@@ -4,6 +4,7 @@ import (
 	"context"
 	"maps"
 
+	"github.com/scaivault/scaivault/engine"
 	"github.com/scaivault/scaivault/internal/statement"
 )
 
@@ -21,14 +22,14 @@ func (e *Engine) PlanRoot(context.Context) (map[string]statement.Secret, error) 
 // of them must be there.
 func (e *Engine) SetRoot(ctx context.Context, candidate map[string]statement.Secret) error {
 	const attempt = "rotate the root credentials"
-	next, err := readLogin("root candidate", candidate)
+	next, err := engine.ReadLogin("root candidate", candidate)
 	if err != nil {
 		return err
 	}
 	e.mu.Lock()
 	current := e.root
 	e.mu.Unlock()
-	if next.username != current.username {
+	if next.Username != current.Username {
 		return misconfigured(attempt+": the user keeps its name; only its password changes", nil)
 	}
 	ctx, cancel := e.operation(ctx)
@@ -46,7 +47,7 @@ func (e *Engine) SetRoot(ctx context.Context, candidate map[string]statement.Sec
 	change := func(rules ...any) error {
 		return firstError(onEach(members, func(m member) error {
 			err := m.with(ctx, revoking, func(c *conn) error {
-				_, err := c.do(ctx, append([]any{"ACL", "SETUSER", next.username}, rules...)...)
+				_, err := c.do(ctx, append([]any{"ACL", "SETUSER", next.Username}, rules...)...)
 				return mapped(attempt, err)
 			})
 			if err != nil {
@@ -65,7 +66,7 @@ func (e *Engine) SetRoot(ctx context.Context, candidate map[string]statement.Sec
 		}))
 	}
 	if prove() != nil { // else it was added before
-		if err := change(hashRule(next.password)); err != nil {
+		if err := change(hashRule(next.Password)); err != nil {
 			return plain(err)
 		}
 		if err := prove(); err != nil {
@@ -75,7 +76,7 @@ func (e *Engine) SetRoot(ctx context.Context, candidate map[string]statement.Sec
 	e.mu.Lock()
 	e.root = next
 	e.mu.Unlock()
-	if err := change("resetpass", hashRule(next.password)); err != nil {
+	if err := change("resetpass", hashRule(next.Password)); err != nil {
 		return plain(err)
 	}
 	return nil

@@ -41,7 +41,7 @@ func (e *Engine) Settle(ctx context.Context, node string, raws []engine.Recipe) 
 		if node == e.options.Node {
 			return e.settleOwn(ctx, m)
 		}
-		return e.settleOther(ctx, m, connectionPrefix(e.options.Installation, node))
+		return e.settleOther(ctx, m, engine.ConnectionPrefix(e.options.Installation, node))
 	}))
 	if err != nil {
 		return plain(err)
@@ -51,7 +51,7 @@ func (e *Engine) Settle(ctx context.Context, node string, raws []engine.Recipe) 
 
 func (e *Engine) settleOwn(ctx context.Context, m member) error {
 	given := m.pool.givenUp()
-	prefix, present := connectionPrefix(e.options.Installation, e.options.Node), connectionName(e.options.Installation, e.options.Node, e.options.Epoch)
+	prefix, present := engine.ConnectionPrefix(e.options.Installation, e.options.Node), connectionName(e.options.Installation, e.options.Node, e.options.Epoch)
 	err := m.endConnections(ctx, func(c client) bool {
 		_, abandoned := given[c.name]
 		return abandoned || strings.HasPrefix(c.name, prefix) && !strings.HasPrefix(c.name, present)

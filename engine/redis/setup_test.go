@@ -215,11 +215,3 @@ func eventually(t testing.TB, what string, holds func() bool) {
 
 // bg is for looks that may come after the end of a test's own context.
 var bg = context.Background()
-
-func kindOf(err error) engine.Kind {
-	var known *engine.Error
-	if errors.As(err, &known) {
-		return known.Kind
-	}
-	return 0
-}

@@ -4,6 +4,8 @@ import (
 	"net"
 	"strconv"
 	"strings"
+
+	"github.com/scaivault/scaivault/engine"
 )
 
 const (
@@ -51,45 +53,31 @@ func parseTarget(text string) (target, error) {
 		ok = false
 	}
 	if !ok {
-		return t, invalid("connection_url does not begin with rediss://, redis://, rediss+sentinel:// or redis+sentinel://")
+		return t, engine.Invalid("connection_url does not begin with rediss://, redis://, rediss+sentinel:// or redis+sentinel://")
 	}
 	rest, ok = strings.CutPrefix(rest, placeholders)
 	if !ok || strings.Contains(rest, "@") {
-		return t, invalid("connection_url must name its credentials as %s://%shost:6379: a literal user or password does not belong there", scheme, placeholders)
+		return t, engine.Invalid("connection_url must name its credentials as %s://%shost:6379: a literal user or password does not belong there", scheme, placeholders)
 	}
 	if strings.ContainsAny(rest, "?#") {
-		return t, invalid("connection_url: parameters are not taken; certificates are given by tls_ca_path and tls_cert_path")
+		return t, engine.Invalid("connection_url: parameters are not taken; certificates are given by tls_ca_path and tls_cert_path")
 	}
 	authority, path, _ := strings.Cut(rest, "/")
 	port := defaultPort
 	if sentinels {
 		port = defaultSentinelPort
 		if t.sentinel = path; path == "" || strings.ContainsAny(path, "/ %\x00") {
-			return t, invalid("connection_url names no set: write %s://%shost:26379/NAME with the name that the Sentinels watch it by", scheme, placeholders)
+			return t, engine.Invalid("connection_url names no set: write %s://%shost:26379/NAME with the name that the Sentinels watch it by", scheme, placeholders)
 		}
 	} else if path != "" && path != "0" {
-		return t, invalid("connection_url names a database: users are of the whole server, leave it out")
+		return t, engine.Invalid("connection_url names a database: users are of the whole server, leave it out")
 	}
 	for part := range strings.SplitSeq(authority, ",") {
-		address, err := parseHost(part, port)
+		host, port, err := engine.ParseHost(part, port)
 		if err != nil {
 			return t, err
 		}
-		t.hosts = append(t.hosts, address)
+		t.hosts = append(t.hosts, net.JoinHostPort(host, strconv.Itoa(int(port))))
 	}
 	return t, nil
-}
-
-func parseHost(part, defaultPort string) (string, error) {
-	host, port, err := net.SplitHostPort(part)
-	if err != nil {
-		host, port, err = net.SplitHostPort(part + ":" + defaultPort)
-	}
-	if err != nil || host == "" || strings.ContainsAny(host, "/{}%\x00 ") {
-		return "", invalid("connection_url names no host that can be dialled: write host:port, several separated by commas, an IPv6 address in brackets")
-	}
-	if n, err := strconv.ParseUint(port, 10, 16); err != nil || n == 0 {
-		return "", invalid("connection_url: the port of host %s is not a number from 1 to 65535", host)
-	}
-	return net.JoinHostPort(host, port), nil
 }

@@ -234,7 +234,7 @@ func (s *Service) try(ctx context.Context, e *Engine) (engine.Engine, int, error
 		return nil, 0, err
 	}
 	opened, err := s.open(ctx, e, root)
-	if kindOf(err) == engine.Misconfigured {
+	if engine.KindOf(err) == engine.Misconfigured {
 		opened, version, err = s.recoverRoot(ctx, e, err)
 	}
 	if err != nil {
@@ -262,7 +262,7 @@ func (s *Service) mark(tx store.Tx, o *store.Object, fn func(*engineDoc)) error 
 // in the configuration or at the source is invalid_config.
 func configFault(name string, err error) error {
 	f := Fault(name, err)
-	if k := kindOf(err); k == engine.Misconfigured {
+	if k := engine.KindOf(err); k == engine.Misconfigured {
 		return fault.New(fault.InvalidConfig, "engine %s cannot work so: %s", name, Reason(err)).Because(err)
 	}
 	return f

@@ -88,7 +88,7 @@ func (s *Service) Acquire(ctx context.Context, e *Engine) (*Handle, error) {
 // rotation of this node or another, or by one that a crash cut off. It gives another handle of the
 // same server, to try once more with; nil when there is none. The caller releases both.
 func (s *Service) Fresh(ctx context.Context, e *Engine, h *Handle, refusal error) *Handle {
-	if kindOf(refusal) != engine.Misconfigured {
+	if engine.KindOf(refusal) != engine.Misconfigured {
 		return nil
 	}
 	l := s.liveOf(e)
@@ -359,15 +359,6 @@ func (s *Service) Close() {
 	for _, id := range ids {
 		s.drop(id)
 	}
-}
-
-// kindOf is the kind of an engine's error, 0 for any other.
-func kindOf(err error) engine.Kind {
-	var e *engine.Error
-	if errors.As(err, &e) {
-		return e.Kind
-	}
-	return 0
 }
 
 // Reason is what may be shown of an error from a source.

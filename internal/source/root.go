@@ -122,13 +122,13 @@ func (s *Service) reopen(ctx context.Context, e *Engine, usable bool) (opened en
 		}
 		version = newest
 		opened, refused = s.open(ctx, e, root)
-		if err = refused; kindOf(err) == engine.Misconfigured {
+		if err = refused; engine.KindOf(err) == engine.Misconfigured {
 			opened, version, err = s.recoverRoot(ctx, e, err)
 		}
 		if tried < rootTries && s.overtaken(ctx, e, newest, err) {
 			continue
 		}
-		if kindOf(err) == engine.Misconfigured && !usable {
+		if engine.KindOf(err) == engine.Misconfigured && !usable {
 			opened, version, err = s.formerRoot(ctx, e, newest, err)
 		}
 		return opened, version, newest, refused, err
@@ -140,7 +140,7 @@ func (s *Service) overtaken(ctx context.Context, e *Engine, newest int, err erro
 	switch {
 	case fault.CodeOf(err) == fault.VersionConflict: // the candidate that the source accepted is no longer the candidate
 		return true
-	case kindOf(err) != engine.Misconfigured:
+	case engine.KindOf(err) != engine.Misconfigured:
 		return false
 	}
 	now, unread := s.rootVersion(ctx, e)

@@ -186,7 +186,7 @@ func (s *Service) setRoot(ctx context.Context, e *Engine, h *Handle, alone *lock
 	ctx, cancel := context.WithTimeout(ctx, e.Config.ConnectTimeout+e.Config.OperationTimeout)
 	defer cancel()
 	if err := rotator.SetRoot(ctx, next.fields); err != nil {
-		if kindOf(err) == engine.Refused && next != pending {
+		if engine.KindOf(err) == engine.Refused && next != pending {
 			return nil, errors.Join(err, s.forget(ctx, e, alone, next)) // never to be tried again
 		}
 		s.suspect(e) // nobody knows which root the source has now: the next use finds out
@@ -204,7 +204,7 @@ func (s *Service) recoverRoot(ctx context.Context, e *Engine, refused error) (en
 		return nil, 0, refused
 	}
 	opened, err := s.open(ctx, e, pending.fields)
-	if kindOf(err) == engine.Misconfigured {
+	if engine.KindOf(err) == engine.Misconfigured {
 		return nil, 0, refused
 	} else if err != nil {
 		return nil, 0, err
