@@ -92,6 +92,17 @@ func ErrClosed() error {
 	return fault.New(fault.ServiceUnavailable, "the server is shutting down")
 }
 
+// Halted is why a read that may last ends early: the store is being closed, or its caller gave up. It
+// is nil while neither is so.
+func Halted(ctx context.Context, closed <-chan struct{}) error {
+	select {
+	case <-closed:
+		return ErrClosed()
+	default:
+		return ctx.Err()
+	}
+}
+
 func (q *Queue) kick() {
 	select {
 	case q.wake <- struct{}{}:

@@ -2,9 +2,7 @@ package postgres
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
-	"fmt"
 	"iter"
 
 	"github.com/jackc/pgx/v5"
@@ -28,22 +26,7 @@ func Import(ctx context.Context, cfg Config, records iter.Seq2[*store.Record, er
 	if err != nil {
 		return err
 	}
-	first := true
-	err = store.InBatches(records, func(batch []*store.Record) error {
-		err := s.WriteRelaxed(ctx, func(st store.Tx) error {
-			for i, r := range batch {
-				if (first && i == 0) != (r.State != nil) {
-					return errors.New("import: the state of the store comes first, and once")
-				}
-				if err := st.(*tx).put(r); err != nil {
-					return fmt.Errorf("import %s: %w", r.Kind(), err)
-				}
-			}
-			return nil
-		})
-		first = false
-		return err
-	})
+	err = store.Fill(ctx, s, records)
 	if err != nil {
 		err = errors.Join(err, s.clean(context.WithoutCancel(ctx)))
 	}
@@ -111,46 +94,11 @@ func isUnfinished(ctx context.Context, tx pgx.Tx) (bool, error) {
 	return len(mark) > 0, err
 }
 
-// put writes a record as it was exported.
-func (t *tx) put(r *store.Record) error {
-	switch {
-	case r.State != nil:
-		return t.putState(r.State)
-	case r.Meta != nil:
-		if r.Meta.Key == store.RestoringKey {
-			return nil
-		}
-		return t.PutMeta(r.Meta.Key, r.Meta.Value)
-	case r.Object != nil:
-		o := r.Object
-		return t.write("INSERT INTO objects ("+objectColumns+") VALUES ("+places(9)+")",
-			o.Tenant, string(o.Kind), o.ID, o.Key, string(o.Doc), o.Version, o.Rev, micros(o.CreatedAt), micros(o.UpdatedAt))
-	case r.Secret != nil:
-		return t.PutSecret(r.Secret)
-	case r.Version != nil:
-		return t.PutSecretVersion(r.Version)
-	case r.Lease != nil:
-		row, err := encodeLease(r.Lease)
-		if err != nil {
-			return err
-		}
-		t.count(r.Lease.EngineID, r.Lease.Role, r.Lease.Status, 1)
-		return t.write(insertLease, row...)
-	case r.Fence != nil:
-		return t.insertFence(r.Fence)
-	case r.Audit != nil:
-		row := &store.AuditRow{Node: r.Audit.Node, Seq: r.Audit.Seq, Tenant: r.Audit.Tenant, Raw: r.Audit.Raw, MAC: r.Audit.MAC}
-		e := &api.AuditEntry{}
-		_ = json.Unmarshal(row.Raw, e) // one that is not legible is named when the chain is verified
-		return t.insertAudit(row, e)
-	default:
-		return errors.New("the record is empty")
-	}
-}
+var _ store.Restorer = (*tx)(nil)
 
-// putState makes the store what the exported one was, its nodes in later epochs. No node holds a
-// configuration of it: all is read anew.
-func (t *tx) putState(st *store.State) error {
+// RestoreState implements [store.Restorer]. No node holds a configuration of the store: all is read
+// anew.
+func (t *tx) RestoreState(st *store.State) error {
 	if err := t.write("UPDATE store_state SET installation = $1, config_rev = $2, removed_rev = $2", st.Installation, st.ConfigRev); err != nil {
 		return err
 	}
@@ -159,20 +107,37 @@ func (t *tx) putState(st *store.State) error {
 			t.state.seq, t.state.mac = n.LastSeq, n.LastMAC
 		}
 		if err := t.write("INSERT INTO nodes (id, epoch, audit_seq, audit_mac) VALUES ($1, $2, $3, $4) ON CONFLICT (id) DO NOTHING",
-			n.ID, store.RestoredEpoch(t.now, n.Epoch), n.LastSeq, bytesOf(n.LastMAC)); err != nil {
+			n.ID, store.RestoredEpoch(t.now, n.Epoch), n.LastSeq, n.LastMAC); err != nil {
 			return err
 		}
 		if err := t.write("INSERT INTO chains (node, base_seq, base_mac) VALUES ($1, $2, $3) ON CONFLICT (node) DO UPDATE SET base_seq = excluded.base_seq, base_mac = excluded.base_mac",
-			n.ID, n.BaseSeq, bytesOf(n.BaseMAC)); err != nil {
+			n.ID, n.BaseSeq, n.BaseMAC); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-func bytesOf(b []byte) []byte {
-	if b == nil {
-		return []byte{}
+// RestoreObject implements [store.Restorer].
+func (t *tx) RestoreObject(o *store.Object) error {
+	return t.write("INSERT INTO objects ("+objectColumns+") VALUES ("+places(9)+")",
+		o.Tenant, string(o.Kind), o.ID, o.Key, string(o.Doc), o.Version, o.Rev, micros(o.CreatedAt), micros(o.UpdatedAt))
+}
+
+// RestoreLease implements [store.Restorer].
+func (t *tx) RestoreLease(l *store.Lease) error {
+	row, err := encodeLease(l)
+	if err != nil {
+		return err
 	}
-	return b
+	t.count(l.EngineID, l.Role, l.Status, 1)
+	return t.write(insertLease, row...)
+}
+
+// RestoreFence implements [store.Restorer].
+func (t *tx) RestoreFence(f *store.Fence) error { return t.insertFence(f) }
+
+// RestoreAudit implements [store.Restorer].
+func (t *tx) RestoreAudit(row *store.AuditRow, entry *api.AuditEntry) error {
+	return t.insertAudit(row, entry)
 }

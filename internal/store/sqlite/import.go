@@ -2,7 +2,6 @@ package sqlite
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"iter"
@@ -27,22 +26,7 @@ func Import(ctx context.Context, cfg Config, records iter.Seq2[*store.Record, er
 	if err != nil {
 		return err
 	}
-	first := true
-	err = store.InBatches(records, func(batch []*store.Record) error {
-		err := s.WriteRelaxed(ctx, func(st store.Tx) error {
-			for i, r := range batch {
-				if (first && i == 0) != (r.State != nil) {
-					return errors.New("import: the state of the store comes first, and once")
-				}
-				if err := st.(*tx).put(r); err != nil {
-					return fmt.Errorf("import %s: %w", r.Kind(), err)
-				}
-			}
-			return nil
-		})
-		first = false
-		return err
-	})
+	err = store.Fill(ctx, s, records)
 	err = errors.Join(err, s.Close())
 	if err != nil {
 		err = errors.Join(err, clean(context.WithoutCancel(ctx), cfg))
@@ -110,56 +94,23 @@ func refuseUnfinished(c *conn) error {
 	return nil
 }
 
-// put writes a record as it was exported.
-func (t *tx) put(r *store.Record) error {
-	switch {
-	case r.State != nil:
-		return t.putState(r.State)
-	case r.Meta != nil:
-		if r.Meta.Key == store.RestoringKey {
-			return nil
-		}
-		return t.PutMeta(r.Meta.Key, r.Meta.Value)
-	case r.Object != nil:
-		o := r.Object
-		return t.write("INSERT INTO objects ("+objectColumns+") VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
-			o.Tenant, string(o.Kind), o.ID, o.Key, string(o.Doc), o.Version, o.Rev, micros(o.CreatedAt), micros(o.UpdatedAt))
-	case r.Secret != nil:
-		return t.PutSecret(r.Secret)
-	case r.Version != nil:
-		return t.PutSecretVersion(r.Version)
-	case r.Lease != nil:
-		return t.putLease(r.Lease)
-	case r.Fence != nil:
-		return t.insertFence(r.Fence)
-	case r.Audit != nil:
-		row := &store.AuditRow{Node: r.Audit.Node, Seq: r.Audit.Seq, Tenant: r.Audit.Tenant, Raw: r.Audit.Raw, MAC: r.Audit.MAC}
-		e := &api.AuditEntry{}
-		_ = json.Unmarshal(row.Raw, e) // one that is not legible is named when the chain is verified
-		if row.Node != t.node {
-			return t.insertFormer(row, e)
-		}
-		return t.insertAudit(row, e)
-	default:
-		return errors.New("the record is empty")
-	}
-}
+var _ store.Restorer = (*tx)(nil)
 
-// putState makes the store what the exported one was, in a later epoch. Where one node wrote to that,
-// this node goes on as it and with its chain; else it is a new one beside the chains of them all.
-func (t *tx) putState(st *store.State) error {
+// RestoreState implements [store.Restorer]. Where one node wrote to the exported store, this node goes
+// on as it and with its chain; else it is a new one beside the chains of them all.
+func (t *tx) RestoreState(st *store.State) error {
 	wrote := slices.DeleteFunc(slices.Clone(st.Nodes), func(n store.NodeState) bool { return n.LastSeq == 0 })
 	if len(wrote) == 1 {
 		n := wrote[0]
 		t.node = n.ID
 		if err := t.write("UPDATE store_state SET node = ?, epoch = max(epoch, ?), audit_base_seq = ?, audit_base_mac = ?",
-			n.ID, n.Epoch, n.BaseSeq, bytesOf(n.BaseMAC)); err != nil {
+			n.ID, n.Epoch, n.BaseSeq, n.BaseMAC); err != nil {
 			return err
 		}
 	} else {
 		for _, n := range wrote {
 			if err := t.write("INSERT INTO former_chains (node, epoch, base_seq, base_mac) VALUES (?, ?, ?, ?)",
-				n.ID, n.Epoch, n.BaseSeq, bytesOf(n.BaseMAC)); err != nil {
+				n.ID, n.Epoch, n.BaseSeq, n.BaseMAC); err != nil {
 				return err
 			}
 		}
@@ -167,18 +118,29 @@ func (t *tx) putState(st *store.State) error {
 	return t.write("UPDATE store_state SET installation = ?, config_rev = ?", st.Installation, st.ConfigRev)
 }
 
-func bytesOf(b []byte) []byte {
-	if b == nil {
-		return []byte{}
-	}
-	return b
+// RestoreObject implements [store.Restorer].
+func (t *tx) RestoreObject(o *store.Object) error {
+	return t.write("INSERT INTO objects ("+objectColumns+") VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+		o.Tenant, string(o.Kind), o.ID, o.Key, string(o.Doc), o.Version, o.Rev, micros(o.CreatedAt), micros(o.UpdatedAt))
 }
 
-func (t *tx) putLease(l *store.Lease) error {
+// RestoreLease implements [store.Restorer].
+func (t *tx) RestoreLease(l *store.Lease) error {
 	row, err := encodeLease(l)
 	if err != nil {
 		return err
 	}
 	t.count(l.EngineID, l.Role, l.Status, 1)
 	return t.write(insertLease, row...)
+}
+
+// RestoreFence implements [store.Restorer].
+func (t *tx) RestoreFence(f *store.Fence) error { return t.insertFence(f) }
+
+// RestoreAudit implements [store.Restorer].
+func (t *tx) RestoreAudit(row *store.AuditRow, entry *api.AuditEntry) error {
+	if row.Node != t.node {
+		return t.insertFormer(row, entry)
+	}
+	return t.insertAudit(row, entry)
 }
