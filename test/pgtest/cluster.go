@@ -11,6 +11,8 @@ import (
 	"path/filepath"
 	"strings"
 	"syscall"
+
+	"github.com/scaivault/scaivault/test/servertest"
 )
 
 // Superuser is the name of the bootstrap superuser of every server.
@@ -142,8 +144,8 @@ func configure(data string, o LaunchOptions, port int) error {
 	}
 	if o.TLS {
 		settings["ssl"] = "on"
-		settings["ssl_cert_file"] = certFile
-		settings["ssl_key_file"] = keyFile
+		settings["ssl_cert_file"] = servertest.CertFile
+		settings["ssl_key_file"] = servertest.KeyFile
 	}
 	var conf strings.Builder
 	conf.WriteString("\n# pgtest\n")

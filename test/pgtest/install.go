@@ -7,6 +7,8 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+
+	"github.com/scaivault/scaivault/test/servertest"
 )
 
 // installCommand is what a person runs when a version is missing.
@@ -83,12 +85,8 @@ func versionOf(bin string) (string, error) {
 // cacheDir is the git-ignored .cache of the checkout the process runs in, or
 // the user's own cache folder outside of a checkout.
 func cacheDir() string {
-	if dir, err := os.Getwd(); err == nil {
-		for ; dir != filepath.Dir(dir); dir = filepath.Dir(dir) {
-			if _, err := os.Stat(filepath.Join(dir, "go.mod")); err == nil {
-				return filepath.Join(dir, ".cache")
-			}
-		}
+	if dir, err := servertest.Checkout(); err == nil {
+		return filepath.Join(dir, ".cache")
 	}
 	if dir, err := os.UserCacheDir(); err == nil {
 		return filepath.Join(dir, "scaivault")

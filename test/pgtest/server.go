@@ -12,6 +12,7 @@ import (
 	"sync"
 
 	"github.com/scaivault/scaivault/test/freeport"
+	"github.com/scaivault/scaivault/test/servertest"
 )
 
 // LaunchOptions describe a server; the zero value is the newest version that
@@ -87,7 +88,7 @@ func (s *Server) prepare(ctx context.Context, o LaunchOptions) (err error) {
 		return fmt.Errorf("configure: %w", err)
 	}
 	if o.TLS {
-		if s.ca, err = writeCertificate(s.data()); err != nil {
+		if s.ca, err = servertest.WriteCertificate(s.data()); err != nil {
 			return fmt.Errorf("make a certificate: %w", err)
 		}
 	}

@@ -142,7 +142,7 @@ func linked(replicas []*Server) bool {
 
 func await(t TB, what string, holds func() bool) {
 	t.Helper()
-	for deadline := time.Now().Add(startTimeout); !holds(); time.Sleep(10 * time.Millisecond) {
+	for deadline := time.Now().Add(time.Minute); !holds(); time.Sleep(10 * time.Millisecond) {
 		if time.Now().After(deadline) {
 			t.Fatalf("waited in vain until %s", what)
 		}

@@ -6,12 +6,13 @@
 package redistest
 
 import (
-	"errors"
 	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
+
+	"github.com/scaivault/scaivault/test/servertest"
 )
 
 // TB is the part of testing.TB that redistest needs.
@@ -62,13 +63,8 @@ func find(kind string) (program, error) {
 
 // cacheDir is the folder that the install script fills.
 func cacheDir() string {
-	dir, err := os.Getwd()
-	for ; err == nil && dir != filepath.Dir(dir); dir = filepath.Dir(dir) {
-		if _, err := os.Stat(filepath.Join(dir, "go.mod")); err == nil {
-			return filepath.Join(dir, ".cache", "redis")
-		}
+	if dir, err := servertest.Checkout(); err == nil {
+		return filepath.Join(dir, ".cache", "redis")
 	}
 	return filepath.Join(os.TempDir(), "scaivault-redis")
 }
-
-var errNotReady = errors.New("it does not answer")

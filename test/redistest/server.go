@@ -2,7 +2,8 @@ package redistest
 
 import (
 	"context"
-	"fmt"
+	"crypto/tls"
+	"crypto/x509"
 	"net"
 	"os"
 	"os/exec"
@@ -17,11 +18,7 @@ import (
 	"github.com/redis/go-redis/v9/logging"
 
 	"github.com/scaivault/scaivault/test/freeport"
-)
-
-const (
-	startTimeout = time.Minute
-	pollInterval = 5 * time.Millisecond
+	"github.com/scaivault/scaivault/test/servertest"
 )
 
 // password is the one of the user default, who may do everything, on every
@@ -42,10 +39,9 @@ type Server struct {
 	login     [2]string // of who may do everything; empty on a Sentinel
 	ca        []byte
 
-	mu     sync.Mutex
-	cmd    *exec.Cmd
-	exited chan struct{}
-	admin  *redis.Client
+	mu      sync.Mutex
+	process *servertest.Process // nil while it was killed
+	admin   *redis.Client
 }
 
 // options describe a server.
@@ -92,7 +88,7 @@ func Start(t TB, kind string, opts ...Option) *Server {
 	}
 	t.Cleanup(func() {
 		s.mu.Lock()
-		running := s.cmd != nil
+		running := s.process != nil
 		if s.admin != nil {
 			_ = s.admin.Close()
 		}
@@ -115,11 +111,11 @@ func (s *Server) configure(o options) error {
 	}
 	if o.tls {
 		var err error
-		if s.ca, err = writeCertificate(s.dir); err != nil {
+		if s.ca, err = servertest.WriteCertificate(s.dir); err != nil {
 			return err
 		}
 		port = "port 0\ntls-port " + strconv.Itoa(s.Port)
-		lines = append(lines, "tls-cert-file "+s.path(certFile), "tls-key-file "+s.path(keyFile), "tls-auth-clients no")
+		lines = append(lines, "tls-cert-file "+s.path(servertest.CertFile), "tls-key-file "+s.path(servertest.KeyFile), "tls-auth-clients no")
 	}
 	lines = append(lines, port)
 	switch {
@@ -162,35 +158,17 @@ func (s *Server) Run(t TB) {
 	}
 }
 
-func (s *Server) run() error {
+func (s *Server) run() (err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	cmd := exec.Command(s.program.path, append([]string{s.path("server.conf")}, s.arguments...)...) //nolint:noctx // ended by Kill
 	cmd.Env = []string{"PATH=/usr/bin:/bin", "LC_ALL=C", "TZ=UTC", "LD_LIBRARY_PATH=" + s.program.libraries}
 	cmd.Dir = s.dir
-	// A test that dies takes its servers along.
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
-	if err := cmd.Start(); err != nil {
-		return err
-	}
-	exited := make(chan struct{})
-	go func() {
-		_ = cmd.Wait() // the log says more than the exit status
-		close(exited)
-	}()
-	s.cmd, s.exited = cmd, exited
-	for deadline := time.Now().Add(startTimeout); time.Now().Before(deadline); {
+	s.process, err = servertest.Start(cmd, func() bool {
 		conn, err := net.Dial("tcp", s.Addr()) //nolint:noctx // on loopback: at once or never
-		if err == nil {
-			return conn.Close()
-		}
-		select {
-		case <-exited:
-			return fmt.Errorf("%w: it ended at its start", errNotReady)
-		case <-time.After(pollInterval):
-		}
-	}
-	return errNotReady
+		return err == nil && conn.Close() == nil
+	})
+	return err
 }
 
 // Kill is kill -9.
@@ -198,13 +176,10 @@ func (s *Server) Kill(t TB) {
 	t.Helper()
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.cmd == nil {
-		t.Fatalf("kill %s: it is not running", s.Kind)
-		return
+	if err := s.process.Kill(); err != nil {
+		t.Fatalf("kill %s: %v", s.Kind, err)
 	}
-	_ = s.cmd.Process.Kill()
-	<-s.exited
-	s.cmd = nil
+	s.process = nil
 }
 
 // Freeze stops the process: connections stay open and nobody answers.
@@ -223,11 +198,7 @@ func (s *Server) signal(t TB, signal syscall.Signal) {
 	t.Helper()
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.cmd == nil {
-		t.Fatalf("signal %s: it is not running", s.Kind)
-		return
-	}
-	if err := s.cmd.Process.Signal(signal); err != nil {
+	if err := s.process.Signal(signal); err != nil {
 		t.Fatalf("signal %s: %v", s.Kind, err)
 	}
 }
@@ -272,7 +243,9 @@ func (s *Server) Client(user, password string) *redis.Client {
 	logging.Disable()
 	o := &redis.Options{Addr: s.Addr(), Username: user, Password: password, Protocol: 2, DisableIdentity: true, PoolSize: 1, MaxRetries: -1, DialerRetries: 1}
 	if s.ca != nil {
-		o.TLSConfig = clientTLS(s.ca)
+		roots := x509.NewCertPool()
+		roots.AppendCertsFromPEM(s.ca)
+		o.TLSConfig = &tls.Config{RootCAs: roots, ServerName: "localhost", MinVersion: tls.VersionTLS12}
 	}
 	return redis.NewClient(o)
 }

@@ -19,12 +19,7 @@ import (
 
 	"github.com/scaivault/scaivault/client"
 	"github.com/scaivault/scaivault/test/freeport"
-)
-
-const (
-	startTimeout = time.Minute
-	stopTimeout  = time.Minute
-	pollInterval = 5 * time.Millisecond
+	"github.com/scaivault/scaivault/test/servertest"
 )
 
 // Server is one `scaivault dev` with its own folder, or one node of a shared
@@ -40,10 +35,9 @@ type Server struct {
 	output            buffer
 	ready             func() (token string) // "" while it is not
 
-	mu     sync.Mutex
-	token  string
-	cmd    *exec.Cmd
-	exited chan struct{} // closed when the process is gone
+	mu      sync.Mutex
+	token   string
+	process *servertest.Process // nil while it does not run
 }
 
 // Start runs a server until the end of the test. Variables of the environment
@@ -95,7 +89,7 @@ func (s *Server) Run(t TB) {
 func (s *Server) TryRun() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.cmd != nil {
+	if s.process != nil {
 		return errors.New("it is running")
 	}
 	if err := os.Remove(s.devFile()); err != nil && !errors.Is(err, os.ErrNotExist) {
@@ -104,39 +98,16 @@ func (s *Server) TryRun() error {
 	cmd := exec.Command(s.program, s.arguments...) //nolint:noctx // ended by Kill and Stop
 	cmd.Env = s.env
 	cmd.Stdout, cmd.Stderr = &s.output, &s.output
-	// A test that dies takes its servers along.
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
-	if err := cmd.Start(); err != nil {
-		return err
-	}
-	exited := make(chan struct{})
-	go func() {
-		_ = cmd.Wait() // whoever waits reads the state
-		close(exited)
-	}()
-	token, err := awaitReady(s.ready, exited)
+	token := ""
+	process, err := servertest.Start(cmd, func() bool {
+		token = s.ready()
+		return token != ""
+	})
 	if err != nil {
-		_ = cmd.Process.Kill()
-		<-exited
 		return err
 	}
-	s.cmd, s.exited, s.token = cmd, exited, token
+	s.process, s.token = process, token
 	return nil
-}
-
-// awaitReady asks until ready answers a token.
-func awaitReady(ready func() (token string), exited <-chan struct{}) (token string, err error) {
-	for deadline := time.Now().Add(startTimeout); time.Now().Before(deadline); {
-		if token := ready(); token != "" {
-			return token, nil
-		}
-		select {
-		case <-exited:
-			return "", errors.New("it ended at its start")
-		case <-time.After(pollInterval):
-		}
-	}
-	return "", errors.New("it is not ready")
 }
 
 func (s *Server) devFile() string { return filepath.Join(s.Dir, "dev.json") }
@@ -189,12 +160,7 @@ func (s *Server) Stop(t TB) {
 // Signal sends a signal and does not wait.
 func (s *Server) Signal(t TB, signal syscall.Signal) {
 	t.Helper()
-	cmd := s.process()
-	if cmd == nil {
-		t.Fatalf("signal scaivault: it is not running")
-		return
-	}
-	if err := cmd.Process.Signal(signal); err != nil && !errors.Is(err, os.ErrProcessDone) {
+	if err := s.running().Signal(signal); err != nil && !errors.Is(err, os.ErrProcessDone) {
 		t.Fatalf("signal scaivault: %v", err)
 	}
 }
@@ -215,26 +181,21 @@ func (s *Server) Wait(t TB) {
 func (s *Server) wait() (*os.ProcessState, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.cmd == nil {
-		return nil, errors.New("it is not running")
+	state, err := s.process.Wait()
+	if err != nil {
+		return nil, fmt.Errorf("%w; its output: %s", err, s.output.String())
 	}
-	select {
-	case <-s.exited:
-		state := s.cmd.ProcessState
-		s.cmd = nil
-		return state, nil
-	case <-time.After(stopTimeout):
-		return nil, fmt.Errorf("it does not end; its output: %s", s.output.String())
-	}
+	s.process = nil
+	return state, nil
 }
 
 // Running tells whether the server was started and neither stopped nor seen dead.
-func (s *Server) Running() bool { return s.process() != nil }
+func (s *Server) Running() bool { return s.running() != nil }
 
-func (s *Server) process() *exec.Cmd {
+func (s *Server) running() *servertest.Process {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.cmd
+	return s.process
 }
 
 // Token is the present administrator's.

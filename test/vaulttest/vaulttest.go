@@ -11,6 +11,8 @@ import (
 	"path/filepath"
 	"sync"
 	"time"
+
+	"github.com/scaivault/scaivault/test/servertest"
 )
 
 // TB is the part of testing.TB that vaulttest needs.
@@ -61,7 +63,7 @@ func (b *binary) built(t TB, tag string) string {
 // a quick one. It appears by a rename: other test binaries may be running the
 // former.
 func build(tag string) (string, error) {
-	root, err := checkout()
+	root, err := servertest.Checkout()
 	if err != nil {
 		return "", err
 	}
@@ -80,18 +82,4 @@ func build(tag string) (string, error) {
 		return "", fmt.Errorf("go build: %w: %s", err, out)
 	}
 	return final, os.Rename(partial, final)
-}
-
-// checkout is the folder of go.mod.
-func checkout() (string, error) {
-	dir, err := os.Getwd()
-	if err != nil {
-		return "", err
-	}
-	for ; dir != filepath.Dir(dir); dir = filepath.Dir(dir) {
-		if _, err := os.Stat(filepath.Join(dir, "go.mod")); err == nil {
-			return dir, nil
-		}
-	}
-	return "", fmt.Errorf("find the checkout: there is no go.mod above the working folder")
 }

@@ -1,4 +1,6 @@
-package pgtest
+// Package servertest is what every server of the tests needs beside a port, which it gets from
+// freeport: a certificate, and a process that does not outlive the test.
+package servertest
 
 import (
 	"crypto/ecdsa"
@@ -15,21 +17,22 @@ import (
 	"time"
 )
 
+// Where WriteCertificate puts what it makes.
 const (
-	certFile = "server.crt"
-	keyFile  = "server.key"
+	CertFile = "server.crt"
+	KeyFile  = "server.key"
 )
 
-// writeCertificate puts a self-signed certificate and its key into the data
-// folder and returns the certificate as PEM: who trusts it verifies the server.
-func writeCertificate(data string) ([]byte, error) {
+// WriteCertificate puts a self-signed certificate for 127.0.0.1 and localhost, and its key, into a
+// folder. It returns the certificate as PEM: who trusts it verifies the server.
+func WriteCertificate(dir string) ([]byte, error) {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		return nil, err
 	}
 	cert := &x509.Certificate{
 		SerialNumber:          big.NewInt(time.Now().UnixNano()),
-		Subject:               pkix.Name{CommonName: "pgtest"},
+		Subject:               pkix.Name{CommonName: "a server of tests"},
 		NotBefore:             time.Now().Add(-time.Hour),
 		NotAfter:              time.Now().Add(24 * time.Hour),
 		DNSNames:              []string{"localhost"},
@@ -50,6 +53,20 @@ func writeCertificate(data string) ([]byte, error) {
 	certPEM := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: certDER})
 	keyPEM := pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: keyDER})
 	return certPEM, errors.Join(
-		os.WriteFile(filepath.Join(data, certFile), certPEM, 0o600),
-		os.WriteFile(filepath.Join(data, keyFile), keyPEM, 0o600))
+		os.WriteFile(filepath.Join(dir, CertFile), certPEM, 0o600),
+		os.WriteFile(filepath.Join(dir, KeyFile), keyPEM, 0o600))
+}
+
+// Checkout is the folder of go.mod in or above the working folder.
+func Checkout() (string, error) {
+	dir, err := os.Getwd()
+	if err != nil {
+		return "", err
+	}
+	for ; dir != filepath.Dir(dir); dir = filepath.Dir(dir) {
+		if _, err := os.Stat(filepath.Join(dir, "go.mod")); err == nil {
+			return dir, nil
+		}
+	}
+	return "", errors.New("find the checkout: there is no go.mod above the working folder")
 }
