@@ -2,7 +2,6 @@ package cli
 
 import (
 	"context"
-	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -170,30 +169,10 @@ func (a *app) accountsList() *cobra.Command {
 
 func (a *app) accountsDelete() *cobra.Command {
 	var leases bool
-	cmd := a.remote("delete ACCOUNT [--revoke-leases]", "end a service account and its tokens now", 1,
-		func(ctx context.Context, c *client.Client, args []string) error {
-			id, err := accountID(ctx, c, args[0])
-			if err != nil {
-				return err
-			}
+	cmd := a.remoteOn(accountID, "delete ACCOUNT [--revoke-leases]", "end a service account and its tokens now", 1,
+		func(ctx context.Context, c *client.Client, id string, _ []string) error {
 			return c.DeleteServiceAccount(ctx, id, leases)
 		})
 	cmd.Flags().BoolVar(&leases, "revoke-leases", false, "and all credentials that they obtained")
 	return a.complete(cmd, accountIDs)
-}
-
-// accountID answers the id of a service account given by id, name or identity.
-func accountID(ctx context.Context, c *client.Client, name string) (string, error) {
-	if strings.HasPrefix(name, "sa_") {
-		return name, nil
-	}
-	for s, err := range c.ServiceAccounts(ctx) {
-		if err != nil {
-			return "", err
-		}
-		if s.Name == name || s.IdentityID == name {
-			return s.ID, nil
-		}
-	}
-	return "", &client.Error{Code: "service_account_not_found", Status: 404, Message: "there is no service account " + quote(name)}
 }

@@ -37,12 +37,8 @@ func (a *app) policiesList() *cobra.Command {
 }
 
 func (a *app) policiesGet() *cobra.Command {
-	return a.complete(a.remote("get POLICY", "print a policy", 1,
-		func(ctx context.Context, c *client.Client, args []string) error {
-			id, err := policyID(ctx, c, args[0])
-			if err != nil {
-				return err
-			}
+	return a.complete(a.remoteOn(policyID, "get POLICY", "print a policy", 1,
+		func(ctx context.Context, c *client.Client, id string, _ []string) error {
 			p, err := c.Policy(ctx, id)
 			if err != nil {
 				return err
@@ -155,12 +151,8 @@ func (a *app) policyDocument(o policyFlags) (map[string]any, error) {
 
 func (a *app) policiesDelete() *cobra.Command {
 	var force bool
-	cmd := a.remote("delete POLICY [--force]", "remove a policy", 1,
-		func(ctx context.Context, c *client.Client, args []string) error {
-			id, err := policyID(ctx, c, args[0])
-			if err != nil {
-				return err
-			}
+	cmd := a.remoteOn(policyID, "delete POLICY [--force]", "remove a policy", 1,
+		func(ctx context.Context, c *client.Client, id string, _ []string) error {
 			return c.DeletePolicy(ctx, id, force)
 		})
 	cmd.Flags().BoolVar(&force, "force", false, "also if it is bound to somebody")
@@ -216,12 +208,8 @@ func identityType(identity string) (string, error) {
 }
 
 func (a *app) policiesUnbind() *cobra.Command {
-	return a.complete(a.remote("unbind POLICY BINDING|IDENTITY", "take a policy's rules away", 2,
-		func(ctx context.Context, c *client.Client, args []string) error {
-			id, err := policyID(ctx, c, args[0])
-			if err != nil {
-				return err
-			}
+	return a.complete(a.remoteOn(policyID, "unbind POLICY BINDING|IDENTITY", "take a policy's rules away", 2,
+		func(ctx context.Context, c *client.Client, id string, args []string) error {
 			bindings, err := client.Collect(c.Bindings(ctx, id))
 			if err != nil {
 				return err
@@ -235,12 +223,8 @@ func (a *app) policiesUnbind() *cobra.Command {
 }
 
 func (a *app) policiesBindings() *cobra.Command {
-	return a.complete(a.remote("bindings POLICY", "list to whom a policy is bound", 1,
-		func(ctx context.Context, c *client.Client, args []string) error {
-			id, err := policyID(ctx, c, args[0])
-			if err != nil {
-				return err
-			}
+	return a.complete(a.remoteOn(policyID, "bindings POLICY", "list to whom a policy is bound", 1,
+		func(ctx context.Context, c *client.Client, id string, _ []string) error {
 			bindings, err := client.Collect(c.Bindings(ctx, id))
 			if err != nil {
 				return err
@@ -288,22 +272,6 @@ func notZero(t time.Time) *time.Time {
 		return nil
 	}
 	return &t
-}
-
-// policyID answers the id of a policy given by name or id.
-func policyID(ctx context.Context, c *client.Client, name string) (string, error) {
-	if strings.HasPrefix(name, "pol_") {
-		return name, nil
-	}
-	for p, err := range c.Policies(ctx, true) {
-		if err != nil {
-			return "", err
-		}
-		if p.Name == name {
-			return p.ID, nil
-		}
-	}
-	return "", &client.Error{Code: client.PolicyNotFound, Status: 404, Message: "there is no policy " + quote(name)}
 }
 
 func (a *app) showPolicy(p api.Policy) error {

@@ -2,7 +2,6 @@ package cli
 
 import (
 	"context"
-	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -201,21 +200,8 @@ func (a *app) rotationRotate() *cobra.Command {
 		})
 }
 
-// onRotationPolicy makes a command whose first argument is a rotation policy, by name or id.
-func (a *app) onRotationPolicy(use, short string, n int, run func(ctx context.Context, c *client.Client, id string, args []string) error, more ...names) *cobra.Command {
-	cmd := a.remote(use, short, n, func(ctx context.Context, c *client.Client, args []string) error {
-		id := args[0]
-		if !strings.HasPrefix(id, "rot_") {
-			found, err := findNamed(c.RotationPolicies(ctx), client.RotationPolicyNotFound, "rotation policy", id,
-				func(p api.RotationPolicy) (string, string) { return p.Name, p.ID })
-			if err != nil {
-				return err
-			}
-			id = found
-		}
-		return run(ctx, c, id, args)
-	})
-	return a.complete(cmd, append([]names{rotationNames}, more...)...)
+func (a *app) onRotationPolicy(use, short string, n int, run itemFunc, more ...names) *cobra.Command {
+	return a.complete(a.remoteOn(rotationPolicyID, use, short, n, run), append([]names{rotationNames}, more...)...)
 }
 
 func (a *app) showRotationPolicy(p api.RotationPolicy) error {

@@ -3,7 +3,6 @@ package cli
 import (
 	"context"
 	"fmt"
-	"iter"
 	"maps"
 	"slices"
 	"strings"
@@ -167,40 +166,8 @@ func (a *app) parameters(args []string) (*api.GeneratorParameters, error) {
 	return &p, err
 }
 
-// onSecretPolicy makes a command whose first argument is a secret policy, by name or id.
-func (a *app) onSecretPolicy(use, short string, n int, run func(ctx context.Context, c *client.Client, id string, args []string) error) *cobra.Command {
-	cmd := a.remote(use, short, n, func(ctx context.Context, c *client.Client, args []string) error {
-		if len(args) == 0 {
-			return invalid("find the secret policy: give its name")
-		}
-		id, err := secretPolicyID(ctx, c, args[0])
-		if err != nil {
-			return err
-		}
-		return run(ctx, c, id, args)
-	})
-	return a.complete(cmd, secretPolicyNames)
-}
-
-func secretPolicyID(ctx context.Context, c *client.Client, name string) (string, error) {
-	if strings.HasPrefix(name, "sp_") {
-		return name, nil
-	}
-	return findNamed(c.SecretPolicies(ctx), client.SecretPolicyNotFound, "secret policy", name,
-		func(p api.SecretPolicy) (string, string) { return p.Name, p.ID })
-}
-
-// findNamed is the id of the item of a name.
-func findNamed[T any](items iter.Seq2[T, error], code client.Code, what, name string, of func(T) (name, id string)) (string, error) {
-	for item, err := range items {
-		if err != nil {
-			return "", err
-		}
-		if n, id := of(item); n == name {
-			return id, nil
-		}
-	}
-	return "", &client.Error{Code: code, Status: 404, Message: "there is no " + what + " " + quote(name)}
+func (a *app) onSecretPolicy(use, short string, n int, run itemFunc) *cobra.Command {
+	return a.complete(a.remoteOn(secretPolicyID, use, short, n, run), secretPolicyNames)
 }
 
 func (a *app) showSecretPolicy(p api.SecretPolicy) error {

@@ -79,13 +79,14 @@ func (s *Service) admit(ctx context.Context, c *access.Caller, k kind, action, i
 // kind is what the two kinds of objects differ in.
 type kind struct {
 	kind   store.Kind
+	noun   string // in errors
 	path   string // virtual
 	prefix string // of ids, and of the field in the trail
 }
 
 var (
-	rotationPolicies = kind{store.KindRotationPolicy, policiesPath, ident.RotationPolicy}
-	secretPolicies   = kind{store.KindSecretPolicy, "sys/rotation/secret-policies", ident.SecretPolicy}
+	rotationPolicies = kind{store.KindRotationPolicy, "rotation policy", policiesPath, ident.RotationPolicy}
+	secretPolicies   = kind{store.KindSecretPolicy, "secret policy", "sys/rotation/secret-policies", ident.SecretPolicy}
 )
 
 // find is the object that was judged.
@@ -94,6 +95,25 @@ func (k kind) find(cfg *store.Config, tenant, id string) (*store.Object, error) 
 		return o, nil
 	}
 	return nil, fault.New(k.kind.NotFound(), "find the policy: there is none of this id")
+}
+
+// check refuses names and descriptions that cannot be.
+func (k kind) check(name, description string) error {
+	switch {
+	case !access.ValidName(name):
+		return fault.New(fault.InvalidRequest, "name the %s: a name is a lower case letter and up to 62 of a-z, 0-9, _ and -", k.noun)
+	case len(description) > maxDescription:
+		return fault.New(fault.InvalidRequest, "describe the %s: a description has at most %d bytes", k.noun, maxDescription)
+	}
+	return nil
+}
+
+// limit refuses one more than there may be.
+func (k kind) limit(cfg *store.Config, tenant string) error {
+	if n := len(cfg.List(tenant, k.kind, "")); n >= maxPolicies {
+		return fault.New(fault.InvalidRequest, "create the %s: there are %d already, which is the most", k.noun, n)
+	}
+	return nil
 }
 
 // listed are the objects of a page that the caller may read.
@@ -154,8 +174,8 @@ func (s *Service) Create(ctx context.Context, c *access.Caller, req *api.Rotatio
 	err = pass.Write(ctx, func(tx store.Tx, cfg *store.Config) error {
 		o := &store.Object{Tenant: c.Tenant, Kind: store.KindRotationPolicy, ID: ident.New(ident.RotationPolicy), Key: req.Name}
 		pass.Set("rot", o.ID)
-		if n := len(cfg.List(c.Tenant, store.KindRotationPolicy, "")); n >= maxPolicies {
-			return fault.New(fault.InvalidRequest, "create the rotation policy: there are %d already, which is the most", n)
+		if err := rotationPolicies.limit(cfg, c.Tenant); err != nil {
+			return err
 		}
 		return p.put(tx, cfg, o, &answer, nil)
 	})
@@ -263,8 +283,9 @@ func patchOf(req *api.RotationPolicyRequest) *api.RotationPolicyPatch {
 
 // apply takes over what is given, and checks the whole.
 func (p *Policy) apply(name *string, req *api.RotationPolicyPatch) error {
-	if !access.ValidName(*name) {
-		return fault.New(fault.InvalidRequest, "name the rotation policy: a name is a lower case letter and up to 62 of a-z, 0-9, _ and -")
+	set(&p.Description, req.Description)
+	if err := rotationPolicies.check(*name, p.Description); err != nil {
+		return err
 	}
 	if req.WebhookIDs != nil && len(*req.WebhookIDs) > 0 {
 		return fault.New(fault.InvalidRequest, "read webhook_ids: this server has no webhooks; leave it out")
@@ -272,7 +293,6 @@ func (p *Policy) apply(name *string, req *api.RotationPolicyPatch) error {
 	if err := p.setInterval(req); err != nil {
 		return err
 	}
-	set(&p.Description, req.Description)
 	set(&p.AutoGenerate, req.AutoGenerate)
 	set(&p.SecretPolicyID, req.SecretPolicyID)
 	set(&p.IsActive, req.IsActive)
@@ -282,10 +302,7 @@ func (p *Policy) apply(name *string, req *api.RotationPolicyPatch) error {
 	if req.WarnBefore != nil {
 		p.WarnBefore = req.WarnBefore
 	}
-	switch {
-	case len(p.Description) > maxDescription:
-		return fault.New(fault.InvalidRequest, "describe the rotation policy: a description has at most %d bytes", maxDescription)
-	case p.WarnBefore != nil && p.Interval > 0 && *p.WarnBefore >= p.Interval:
+	if p.WarnBefore != nil && p.Interval > 0 && *p.WarnBefore >= p.Interval {
 		return fault.New(fault.InvalidDuration, "read warn_before: it is to be shorter than the interval")
 	}
 	return nil

@@ -57,8 +57,8 @@ func (s *Service) CreateSecretPolicy(ctx context.Context, c *access.Caller, req 
 	}
 	var answer api.SecretPolicy
 	err = pass.Write(ctx, func(tx store.Tx, cfg *store.Config) error {
-		if n := len(cfg.List(c.Tenant, store.KindSecretPolicy, "")); n >= maxPolicies {
-			return fault.New(fault.InvalidRequest, "create the secret policy: there are %d already, which is the most", n)
+		if err := secretPolicies.limit(cfg, c.Tenant); err != nil {
+			return err
 		}
 		made := o.Clone()
 		err := tx.PutObject(made, 0)
@@ -212,11 +212,8 @@ func (s *Service) preview(generator string, p api.GeneratorParameters) (*api.Gen
 
 // prepare checks a secret policy and makes its document, the value of a static one sealed.
 func (s *Service) prepare(o *store.Object, d *generatorDoc) (err error) {
-	if !access.ValidName(o.Key) {
-		return fault.New(fault.InvalidRequest, "name the secret policy: a name is a lower case letter and up to 62 of a-z, 0-9, _ and -")
-	}
-	if len(d.Description) > maxDescription {
-		return fault.New(fault.InvalidRequest, "describe the secret policy: a description has at most %d bytes", maxDescription)
+	if err := secretPolicies.check(o.Key, d.Description); err != nil {
+		return err
 	}
 	if err := check(d.Generator, &d.Parameters, len(d.Sealed) > 0); err != nil {
 		return err
