@@ -36,8 +36,10 @@ const (
 	// maxBackoff of one lease's revocation; an engine that is down is probed every maxProbe.
 	maxBackoff = 5 * time.Minute
 	maxProbe   = 5 * time.Second
-	// claimRows is how many due rows a worker takes at once, in batches of batchRows.
-	claimRows = 400
+	// claimRows is how many due rows a worker takes at once, in batches of batchRows. A claim is one
+	// transaction, which the node's other writes wait for: twice as many made issuing beside a storm
+	// half as slow again.
+	claimRows = 200
 	batchRows = 100
 	// batchesAtOnce at one source.
 	batchesAtOnce = 2
