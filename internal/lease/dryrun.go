@@ -92,7 +92,11 @@ func (m *Manager) verify(ctx context.Context, c *access.Caller, engineName, leas
 		return source.Fault(engineName, err)
 	}
 	defer h.Release()
-	found, err := h.Lookup(ctx, l.Recipe)
+	var found engine.Presence
+	err = m.sources.Follow(ctx, e, h, func() (err error) {
+		found, err = h.Lookup(ctx, l.Recipe)
+		return err
+	})
 	if err != nil {
 		return source.Fault(engineName, err)
 	}

@@ -257,25 +257,15 @@ func (m *Manager) atSource(ctx context.Context, i *issuance) (engine.Recipe, err
 	}
 }
 
-// rootTries bounds how often one issuance follows a root that is rotated.
-const rootTries = 10
-
 // attempt is one, and another as often as the root was changed meanwhile.
-func (m *Manager) attempt(ctx context.Context, i *issuance) (engine.Recipe, error) {
+func (m *Manager) attempt(ctx context.Context, i *issuance) (recipe engine.Recipe, err error) {
 	ctx, cancel := context.WithDeadline(ctx, i.plan.Deadline)
 	defer cancel()
-	for tried := 1; ; tried++ {
-		recipe, err := i.handle.Issue(ctx, i.plan)
-		if tried == rootTries {
-			return recipe, err
-		}
-		next := m.sources.Fresh(ctx, i.engine, i.handle, err)
-		if next == nil {
-			return recipe, err
-		}
-		i.handle.Release()
-		i.handle = next
-	}
+	err = m.sources.Follow(ctx, i.engine, i.handle, func() (err error) {
+		recipe, err = i.handle.Issue(ctx, i.plan)
+		return err
+	})
+	return recipe, err
 }
 
 func (m *Manager) rename(ctx context.Context, i *issuance) error {

@@ -114,13 +114,16 @@ func (m *Manager) reconcile(ctx context.Context, pass *access.Pass, e *source.En
 	if err := e.Reached(h.SourceID()); err != nil {
 		return nil, source.Fault(e.Name, err)
 	}
-	lister, ok := h.Engine.(engine.Lister)
-	if !ok {
+	if _, ok := h.Engine.(engine.Lister); !ok {
 		return nil, errNoList
 	}
 	// A lease may be active whose account was made after the list was: such young ones are not missing.
 	settled := m.clock.Now().Add(-e.Config.OperationTimeout - grace)
-	accounts, err := lister.List(ctx)
+	var accounts []engine.Account
+	err = m.sources.Follow(ctx, e, h, func() (err error) {
+		accounts, err = h.Engine.(engine.Lister).List(ctx) //nolint:forcetypeassert // all of an engine are of one type
+		return err
+	})
 	if err != nil {
 		return nil, source.Fault(e.Name, err)
 	}
@@ -138,7 +141,11 @@ func (m *Manager) reconcile(ctx context.Context, pass *access.Pass, e *source.En
 		case !o.old:
 			found.Pending = append(found.Pending, o.Username)
 		case removal != RemoveNone:
-			if _, err := h.Revoke(ctx, o.Recipe); err != nil {
+			err := m.sources.Follow(ctx, e, h, func() error {
+				_, err := h.Revoke(ctx, o.Recipe)
+				return err
+			})
+			if err != nil {
 				return found, source.Fault(e.Name, err)
 			}
 			m.log.Warn("an account that no lease bears was removed", "engine", e.Name, "username", o.Username)

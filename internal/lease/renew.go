@@ -106,13 +106,11 @@ func (m *Manager) pend(ctx context.Context, pass *access.Pass, e *source.Engine,
 // moveEnd sets the pending end at the source and then lets it hold.
 func (m *Manager) moveEnd(ctx context.Context, h *source.Handle, e *source.Engine, l *store.Lease) (*api.Lease, error) {
 	until := *l.PendingExpiresAt
-	if r, ok := h.Engine.(engine.Renewer); ok {
+	if _, ok := h.Engine.(engine.Renewer); ok {
 		bounded, cancel := context.WithDeadline(ctx, m.clock.Local(*l.PendingDeadline))
-		err := r.Renew(bounded, l.Recipe, m.clock.Local(until))
-		if next := m.sources.Fresh(bounded, e, h, err); next != nil { // the root was changed meanwhile
-			err = next.Engine.(engine.Renewer).Renew(bounded, l.Recipe, m.clock.Local(until)) //nolint:forcetypeassert // it is of the same type
-			next.Release()
-		}
+		err := m.sources.Follow(bounded, e, h, func() error {
+			return h.Engine.(engine.Renewer).Renew(bounded, l.Recipe, m.clock.Local(until)) //nolint:forcetypeassert // all of an engine are of one type
+		})
 		cancel()
 		if err != nil && until.After(l.ExpiresAt) {
 			return nil, source.Fault(e.Name, err)

@@ -157,9 +157,8 @@ func (m *Manager) do(w *worker, rows []*store.Lease) {
 		}
 		return
 	}
-	switch kind(down) {
-	case engine.WrongServer, engine.Misconfigured:
-		m.sources.Reopen(w.engineID) // the right server, or a root that works, may be there at the next probe
+	if kind(down) == engine.WrongServer {
+		m.sources.Reopen(w.engineID) // the right one may be there at the next probe
 	}
 	w.failures++
 	w.probeAt = time.Now().Add(jitter(backoff(w.failures, maxProbe)))
@@ -201,10 +200,12 @@ func (m *Manager) atEngine(e *source.Engine, rows []*store.Lease) error {
 		m.settle(ctx, h, e, uncertain),
 		m.resetEnds(ctx, h, e, ends),
 		m.lookLate(ctx, h, e, late))
-	if next := m.sources.Fresh(ctx, e, h, err); next != nil {
+	next, unusable := m.sources.Fresh(ctx, e, h, err)
+	if next != nil {
 		next.Release() // the next probe finds it
+		return err
 	}
-	return err
+	return unusable
 }
 
 // kill revokes rows at the source, in batches, and closes each as soon as it is dead.

@@ -229,19 +229,12 @@ func (s *Service) change(ctx context.Context, pass *access.Pass, object *store.O
 
 // try opens the source of e and notes which server it reached.
 func (s *Service) try(ctx context.Context, e *Engine) (engine.Engine, int, error) {
-	root, version, err := s.root(ctx, e)
-	if err != nil {
-		return nil, 0, err
-	}
-	opened, err := s.open(ctx, e, root)
-	if engine.KindOf(err) == engine.Misconfigured {
-		opened, version, err = s.recoverRoot(ctx, e, err)
-	}
+	found, err := s.reopen(ctx, e, true)
 	if err != nil {
 		return nil, 0, configFault(e.Name, err)
 	}
-	e.doc.SourceID = opened.SourceID()
-	return opened, version, nil
+	e.doc.SourceID = found.engine.SourceID()
+	return found.engine, found.version, nil
 }
 
 // mark changes an engine's stored document.

@@ -44,12 +44,12 @@ type live struct {
 	rootTried   int       // the version that was tried last
 	rootTriedAt time.Time // when it did not work
 	problem     string    // why the newest root secret is not in use
-	failed      error     // why the last opening failed
-	failedAt    time.Time
-	doubtedAt   time.Time // when the source refused a root that it had accepted
-	suspect     bool      // a rotation's end is unknown: the root is proved anew before the next use
-	down        bool      // the last operation did not reach the source
-	dropped     bool      // nobody finds it any more: what is opened yet ends with its use
+	tried       rootState // what there was to try at the last opening
+	triedAt     time.Time
+	failed      error // why the last opening failed
+	suspect     bool  // a rotation's end is unknown: the root is proved anew before the next use
+	down        bool  // the last operation did not reach the source
+	dropped     bool  // nobody finds it any more: what is opened yet ends with its use
 }
 
 type opened struct {
@@ -73,86 +73,68 @@ func (s *Service) Acquire(ctx context.Context, e *Engine) (*Handle, error) {
 		if h := l.use(e.Version, false); h != nil { // somebody tries a newer root secret: until it works, this one does
 			return h, nil
 		}
-		if err := l.turn(ctx); err != nil {
+		var err error
+		if l, err = s.turn(ctx, e); err != nil {
 			return nil, err
 		}
 	}
-	defer func() { l.opening <- struct{}{} }()
+	defer l.done()
 	if h := l.use(e.Version, s.rootStale(l)); h != nil {
 		return h, nil
 	}
 	return s.refresh(ctx, l, e, false)
 }
 
-// Fresh answers a refusal by the source: the root may have been changed since h was opened, by a
-// rotation of this node or another, or by one that a crash cut off. It gives another handle of the
-// same server, to try once more with; nil when there is none. The caller releases both.
-func (s *Service) Fresh(ctx context.Context, e *Engine, h *Handle, refusal error) *Handle {
-	if engine.KindOf(refusal) != engine.Misconfigured {
-		return nil
-	}
-	l := s.liveOf(e)
-	if l.turn(ctx) != nil {
-		return nil
-	}
-	defer func() { l.opening <- struct{}{} }()
-	next := l.use(e.Version, false)
-	if next == nil || next.Engine == h.Engine {
-		if next != nil {
-			next.Release()
+// turn waits until the caller may open the engine's source. It calls done afterwards.
+func (s *Service) turn(ctx context.Context, e *Engine) (*live, error) {
+	for {
+		l := s.liveOf(e)
+		select {
+		case <-l.opening:
+		case <-ctx.Done():
+			return nil, &engine.Error{Kind: engine.Unreachable, Reason: "the source was still being connected to", Err: ctx.Err()}
 		}
-		if !l.doubt() && !s.rootMoved(ctx, l, e) {
-			return nil
+		l.mu.Lock()
+		dropped := l.dropped
+		l.mu.Unlock()
+		if !dropped {
+			return l, nil
 		}
-		var err error
-		if next, err = s.refresh(ctx, l, e, true); err != nil {
-			return nil
-		}
-	}
-	if next.Engine == h.Engine || next.SourceID() != h.SourceID() {
-		next.Release()
-		return nil
-	}
-	return next
-}
-
-// doubt tells whether the root may be tried anew; a source that refuses for another reason costs
-// one attempt and not one per request.
-func (l *live) doubt() bool {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if time.Since(l.doubtedAt) < reopenAfter {
-		return false
-	}
-	l.doubtedAt = time.Now()
-	return true
-}
-
-// turn waits until the caller may open.
-func (l *live) turn(ctx context.Context) error {
-	select {
-	case <-l.opening:
-		return nil
-	case <-ctx.Done():
-		return &engine.Error{Kind: engine.Unreachable, Reason: "the source was still being connected to", Err: ctx.Err()}
+		l.done() // what the source is opened with from now on is in another place
 	}
 }
 
-// refresh opens the source again where that is needed, or in doubt. The caller holds l.opening.
+// done lets the next one open.
+func (l *live) done() { l.opening <- struct{}{} }
+
+// refresh opens the source again where that is needed, or in doubt; what is open stays in use where
+// nothing newer works. The caller holds l.opening.
 func (s *Service) refresh(ctx context.Context, l *live, e *Engine, doubt bool) (*Handle, error) {
 	l.mu.Lock()
-	current, tried := l.now, l.rootTried
+	current, wrong := l.now, l.rootTried
 	doubt, l.suspect = doubt || l.suspect, false
 	if time.Since(l.rootTriedAt) >= rootRetryEvery {
-		tried = 0
+		wrong = 0
 	}
-	usable := current != nil && current.version >= e.Version
-	if l.failed != nil && time.Since(l.failedAt) < reopenAfter && !usable {
-		defer l.mu.Unlock()
-		return nil, l.failed
+	failed := l.failed
+	if time.Since(l.triedAt) >= reopenAfter {
+		failed = nil
 	}
 	l.mu.Unlock()
 
+	usable := current != nil && current.version >= e.Version
+	if !usable && failed != nil {
+		if engine.KindOf(failed) != engine.Misconfigured {
+			return nil, failed
+		}
+		state, err := s.rootState(ctx, e)
+		if err != nil {
+			return nil, err
+		}
+		if known, _ := l.known(state); known {
+			return nil, failed
+		}
+	}
 	if usable && !doubt {
 		version, err := s.rootVersion(ctx, e)
 		l.mu.Lock()
@@ -161,31 +143,47 @@ func (s *Service) refresh(ctx context.Context, l *live, e *Engine, doubt bool) (
 			l.problem = ""
 		}
 		l.mu.Unlock()
-		if err != nil || version == current.root || version == tried || current.version > e.Version {
+		if err != nil || version == current.root || version == wrong || current.version > e.Version {
 			if h := l.use(e.Version, false); h != nil {
 				return h, nil
 			}
 		}
 	}
-	opened, version, newest, refused, err := s.reopen(ctx, e, usable)
-	if err == nil {
-		s.noteRoot(ctx, e, version)
-		h := l.replace(opened, e.Version, version)
-		if version < newest {
-			l.keeps(newest, refused)
-		}
-		return h, nil
-	}
-	l.mu.Lock()
-	l.failed, l.failedAt = err, time.Now()
-	l.mu.Unlock()
-	if usable {
+	h, newest, err := s.connect(ctx, l, e, usable)
+	if err != nil && usable {
 		l.keeps(newest, err)
 		if h := l.use(e.Version, false); h != nil {
 			return h, nil
 		}
 	}
-	return nil, err
+	return h, err
+}
+
+// connect opens the source with a root that it accepts and puts it in the place of what is open. It
+// tells the newest version of the root secret. The caller holds l.opening.
+func (s *Service) connect(ctx context.Context, l *live, e *Engine, usable bool) (h *Handle, newest int, err error) {
+	found, err := s.reopen(ctx, e, usable)
+	if err == nil || ctx.Err() == nil && aboutSource(err) {
+		l.mu.Lock()
+		l.tried, l.triedAt, l.failed = found.state, time.Now(), err
+		l.mu.Unlock()
+	}
+	if err != nil {
+		return nil, found.newest, err
+	}
+	s.noteRoot(ctx, e, found.version)
+	h = l.replace(found.engine, e.Version, found.version)
+	if found.version < found.newest {
+		l.keeps(found.newest, found.refused)
+	}
+	return h, found.newest, nil
+}
+
+// aboutSource tells whether an opening would fail in the same way for another caller in the same second:
+// not if it was the store that could not be read.
+func aboutSource(err error) bool {
+	var e *engine.Error
+	return errors.As(err, &e) || fault.CodeOf(err) == fault.InvalidConfig
 }
 
 // keeps notes that what is open stays in use because the newest root does not work, and why.
@@ -221,11 +219,11 @@ func identity(e *Engine) *access.Caller {
 // last. In doubt it is opened again whatever is open, so that a root that the source no longer accepts
 // is found out. What is open stays in use where nothing newer works.
 func (s *Service) openNow(ctx context.Context, e *Engine, doubt bool) (*Handle, error) {
-	l := s.liveOf(e)
-	if err := l.turn(ctx); err != nil {
+	l, err := s.turn(ctx, e)
+	if err != nil {
 		return nil, err
 	}
-	defer func() { l.opening <- struct{}{} }()
+	defer l.done()
 	return s.refresh(ctx, l, e, doubt)
 }
 

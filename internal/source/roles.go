@@ -291,13 +291,16 @@ func (s *Service) prove(ctx context.Context, e *Engine, doc *roleDoc) ([]string,
 		return nil, Fault(e.Name, err)
 	}
 	defer h.Release()
-	p, ok := h.Engine.(engine.RolePreparer)
-	if !ok {
+	if _, ok := h.Engine.(engine.RolePreparer); !ok {
 		return nil, nil
 	}
 	ctx, cancel := context.WithTimeout(ctx, e.Config.OperationTimeout)
 	defer cancel()
-	warnings, err := p.PrepareRole(ctx, doc.Name, doc.parsed)
+	var warnings []string
+	err = s.Follow(ctx, e, h, func() (err error) {
+		warnings, err = h.Engine.(engine.RolePreparer).PrepareRole(ctx, doc.Name, doc.parsed) //nolint:forcetypeassert // all of an engine are of one type
+		return err
+	})
 	if err != nil {
 		return nil, configFault(e.Name, err)
 	}

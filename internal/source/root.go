@@ -79,9 +79,91 @@ func notedKey(engineID string) string { return "root_noted/" + engineID }
 
 func previousKey(tenant, path string) string { return "root_previous/" + tenant + "/" + path }
 
+// rootState is what the store has of a root. A rotation changes it before it sets the next root at the
+// source, and after.
+type rootState struct {
+	version   int    // of the root secret; 0 where there is none
+	candidate string // of a rotation that is under way or was cut off, as it is stored; "" for none
+}
+
+// rootState reads both in one moment: a candidate becomes a version in one.
+func (s *Service) rootState(ctx context.Context, e *Engine) (state rootState, err error) {
+	err = s.store.Read(ctx, func(r store.Reader) error {
+		secret, err := r.Secret(e.Tenant, e.Config.RootCredentialsPath)
+		if fault.CodeOf(err) == fault.SecretNotFound {
+			return nil
+		} else if err != nil {
+			return err
+		}
+		pending, err := r.Meta(candidateKey(e.Tenant, e.Config.RootCredentialsPath))
+		state = rootState{secret.Version, string(pending)}
+		return err
+	})
+	return state, err
+}
+
+// rootTries bounds how often the root is followed while it is rotated.
+const rootTries = 10
+
+func rotatedTooFast() error {
+	return &engine.Error{Kind: engine.Busy, Reason: "its root credentials are rotated faster than they can be followed"}
+}
+
+// reopened is how an opening ended.
+type reopened struct {
+	engine  engine.Engine
+	version int       // of the root secret that works
+	newest  int       // that there is
+	refused error     // why the newest does not work
+	state   rootState // before any was read
+}
+
+// reopen opens the source with the newest version of its root secret, else with the candidate of a
+// rotation, else, where nothing else is usable, with a former version. A refusal of what the store no
+// longer has says nothing: then it begins anew. Misconfigured is told only of all that there is; a
+// store that cannot be read is the store's error.
+func (s *Service) reopen(ctx context.Context, e *Engine, usable bool) (found reopened, err error) {
+	for range rootTries {
+		found, err = s.openPresent(ctx, e)
+		if fault.CodeOf(err) == fault.VersionConflict { // what the source accepted is no longer the candidate
+			continue
+		} else if engine.KindOf(err) != engine.Misconfigured {
+			return found, err
+		}
+		now, unread := s.rootState(ctx, e)
+		if unread != nil {
+			return found, unread
+		} else if now != found.state {
+			continue
+		}
+		if !usable {
+			found.engine, found.version, err = s.formerRoot(ctx, e, found.newest, err)
+		}
+		return found, err
+	}
+	return found, rotatedTooFast()
+}
+
+// openPresent opens the source with the newest version of its root secret, else with the candidate.
+func (s *Service) openPresent(ctx context.Context, e *Engine) (found reopened, err error) {
+	if found.state, err = s.rootState(ctx, e); err != nil {
+		return found, err
+	}
+	root, newest, err := s.root(ctx, e)
+	if err != nil {
+		return found, err
+	}
+	found.version, found.newest = newest, newest
+	if found.engine, found.refused = s.open(ctx, e, root); engine.KindOf(found.refused) != engine.Misconfigured {
+		return found, found.refused
+	}
+	found.engine, found.version, err = s.recoverRoot(ctx, e, found.refused)
+	return found, err
+}
+
 // formerRoot opens the source with the root that it accepted last, or with the one before the last
 // rotation, where the newest one and a candidate were refused. refused is why; it is returned where
-// those work no longer either.
+// those are refused, too.
 func (s *Service) formerRoot(ctx context.Context, e *Engine, newest int, refused error) (engine.Engine, int, error) {
 	var versions []int
 	err := s.store.Read(ctx, func(r store.Reader) (err error) {
@@ -89,82 +171,25 @@ func (s *Service) formerRoot(ctx context.Context, e *Engine, newest int, refused
 		return err
 	})
 	if err != nil {
-		return nil, 0, refused
+		return nil, 0, err
 	}
 	for _, version := range versions {
 		if version == newest {
 			continue
 		}
 		root, _, err := s.secrets.VersionAs(ctx, identity(e), e.Config.RootCredentialsPath, version)
-		if err != nil {
+		if fault.CodeOf(err) == fault.VersionNotFound {
 			continue
+		} else if err != nil {
+			return nil, 0, err
 		}
-		if opened, err := s.open(ctx, e, root); err == nil {
+		opened, err := s.open(ctx, e, root)
+		if err == nil {
 			s.log.Warn("the newest root secret does not work", "engine", e.Name, "version", newest, "in_use", version)
 			return opened, version, nil
+		} else if engine.KindOf(err) != engine.Misconfigured {
+			return nil, 0, err
 		}
 	}
 	return nil, 0, refused
-}
-
-// rootTries bounds how often opening begins anew because the root was rotated meanwhile.
-const rootTries = 10
-
-// reopen opens the source with the newest version of its root secret, else with the candidate of a
-// rotation, else, where nothing else is open, with a former version. It tells the version that works,
-// the newest, and why that was refused if it was. A refusal by a root that is no longer the newest
-// says nothing: then it begins anew.
-func (s *Service) reopen(ctx context.Context, e *Engine, usable bool) (opened engine.Engine, version, newest int, refused, err error) {
-	for tried := 1; ; tried++ {
-		var root map[string]statement.Secret
-		if root, newest, err = s.root(ctx, e); err != nil {
-			return nil, 0, newest, nil, err
-		}
-		version = newest
-		opened, refused = s.open(ctx, e, root)
-		if err = refused; engine.KindOf(err) == engine.Misconfigured {
-			opened, version, err = s.recoverRoot(ctx, e, err)
-		}
-		if tried < rootTries && s.overtaken(ctx, e, newest, err) {
-			continue
-		}
-		if engine.KindOf(err) == engine.Misconfigured && !usable {
-			opened, version, err = s.formerRoot(ctx, e, newest, err)
-		}
-		return opened, version, newest, refused, err
-	}
-}
-
-// overtaken tells whether opening failed because the root was rotated meanwhile.
-func (s *Service) overtaken(ctx context.Context, e *Engine, newest int, err error) bool {
-	switch {
-	case fault.CodeOf(err) == fault.VersionConflict: // the candidate that the source accepted is no longer the candidate
-		return true
-	case engine.KindOf(err) != engine.Misconfigured:
-		return false
-	}
-	now, unread := s.rootVersion(ctx, e)
-	return unread == nil && now != newest
-}
-
-// rootMoved tells whether there is another root to try than the one that is open and the one that was
-// tried last: a newer version of the secret, or the candidate of a rotation. Both are looked at in
-// one moment: a candidate becomes a version in one.
-func (s *Service) rootMoved(ctx context.Context, l *live, e *Engine) (moved bool) {
-	l.mu.Lock()
-	open, tried := 0, l.rootTried
-	if l.now != nil {
-		open = l.now.root
-	}
-	l.mu.Unlock()
-	err := s.store.Read(ctx, func(r store.Reader) error {
-		secret, err := r.Secret(e.Tenant, e.Config.RootCredentialsPath)
-		if err != nil {
-			return err
-		}
-		pending, err := r.Meta(candidateKey(e.Tenant, e.Config.RootCredentialsPath))
-		moved = len(pending) > 0 || secret.Version != open && secret.Version != tried
-		return err
-	})
-	return err == nil && moved
 }

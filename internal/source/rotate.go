@@ -106,11 +106,12 @@ func (s *Service) rotate(ctx context.Context, pass *access.Pass, e *Engine) (ver
 	if err != nil {
 		return 0, pass.Record(ctx, Fault(e.Name, err))
 	}
-	err = pass.Write(ctx, func(tx store.Tx, _ *store.Config) error {
+	written := false
+	err = pass.Write(ctx, func(tx store.Tx, _ *store.Config) (err error) {
 		if err := alone.Guard(tx); err != nil {
 			return rotatedElsewhere(e)
 		}
-		version, _, err = s.promote(tx, e, next)
+		version, written, err = s.promote(tx, e, next)
 		pass.Set("version", version)
 		return err
 	})
@@ -119,7 +120,11 @@ func (s *Service) rotate(ctx context.Context, pass *access.Pass, e *Engine) (ver
 		return 0, err
 	}
 	failpoint.Hit(failpoint.RootPromoted)
-	s.liveOf(e).promoted(h.Engine, version)
+	if written {
+		s.liveOf(e).promoted(h.Engine, version)
+	} else {
+		s.suspect(e) // the newest version need not be the one that this rotation has set
+	}
 	s.secrets.Announce(e.Tenant, path, version)
 	failpoint.Hit(failpoint.RootDone)
 	return version, nil
@@ -197,10 +202,13 @@ func (s *Service) setRoot(ctx context.Context, e *Engine, h *Handle, alone *lock
 
 // recoverRoot opens the source with the candidate of a rotation that was cut off, and writes it
 // down as the root secret's new version if the source accepts it. refused is why the present
-// version was not; it is returned where there is no candidate or that is refused, too.
+// version was not; it is returned where there is no candidate or that is refused, too. version_conflict
+// when the candidate was another's meanwhile, or a version.
 func (s *Service) recoverRoot(ctx context.Context, e *Engine, refused error) (engine.Engine, int, error) {
 	pending, err := s.candidate(ctx, e)
-	if err != nil || pending == nil {
+	if err != nil {
+		return nil, 0, err
+	} else if pending == nil {
 		return nil, 0, refused
 	}
 	opened, err := s.open(ctx, e, pending.fields)
@@ -223,18 +231,21 @@ func (s *Service) recoverRoot(ctx context.Context, e *Engine, refused error) (en
 	return opened, version, nil
 }
 
-// adopt writes a candidate that the source has accepted down as the root secret's new version.
+// adopt writes a candidate that the source has accepted down as the root secret's new version:
+// version_conflict when somebody else did, since by now the newest version may be yet another.
 func (s *Service) adopt(ctx context.Context, e *Engine, c *candidate) (version int, err error) {
-	written := false
 	err = s.store.Write(ctx, func(tx store.Tx) (err error) {
-		if version, written, err = s.promote(tx, e, c); err != nil || !written {
+		var written bool
+		if version, written, err = s.promote(tx, e, c); err != nil {
 			return err
+		} else if !written {
+			return rotatedElsewhere(e)
 		}
 		return tx.Audit(e.Tenant, &api.AuditEntry{Action: "dynamic_engine_rotate_root", IdentityType: "system",
 			IdentityID: identity(e).Identity, SecretPath: "dynamic/" + e.Name, Success: true,
 			ExtraData: map[string]any{"engine": e.Name, "version": version, "recovered": true}})
 	})
-	if err == nil && written {
+	if err == nil {
 		s.log.Warn("a root rotation that was cut off has been finished", "engine", e.Name, "version", version)
 		s.secrets.Announce(e.Tenant, e.Config.RootCredentialsPath, version)
 	}

@@ -50,6 +50,8 @@ type process struct {
 	secrets *secret.Service
 	sources *source.Service
 	admin   *access.Caller
+	opening func() // whenever the source service opens an engine
+	asked   func() // and asks it which server it reached
 }
 
 // inWorld runs a test in a bubble of its own time.
@@ -64,6 +66,11 @@ func inWorld(t *testing.T, test func(w *world)) {
 	synctest.Test(t, func(t *testing.T) {
 		w := &world{T: t, dir: dir, host: leasetest.NewSource("server-one")}
 		w.host.AcceptRoot(first)
+		w.Cleanup(func() {
+			if n := w.host.Open(); n != 0 {
+				w.Errorf("%d connections were left open", n)
+			}
+		})
 		w.start(key)
 		w.bind("system:admin", policy.Rule{PathPattern: "**", Permissions: []policy.Permission{policy.Admin}})
 		w.bind("dynamic:one", policy.Rule{PathPattern: rootPath, Permissions: []policy.Permission{policy.Read, policy.Rotate}})
@@ -78,6 +85,22 @@ func (w *world) start(key seal.Seal) {
 	w.Helper()
 	base, err := sqlite.Open(context.Background(), sqlite.Config{Dir: w.dir, Chain: audit.Chain([]byte("test"))})
 	w.must(err)
+	w.process = w.processOn(base, key)
+}
+
+// another is the same installation with one more process on its store, which hears of what the first
+// one does by reading, as other nodes do.
+func (w *world) another() *world {
+	w.Helper()
+	key, err := seal.OpenFile(filepath.Join(w.dir, "seal.key"))
+	w.must(err)
+	other := &world{T: w.T, dir: w.dir, host: w.host, process: w.processOn(w.base, key)}
+	w.Cleanup(other.sources.Close)
+	return other
+}
+
+func (w *world) processOn(base *sqlite.Store, key seal.Seal) *process {
+	w.Helper()
 	p := &process{base: base, store: &mortal{Store: base}, admin: access.System(tenant, "system:admin"),
 		kind: &leasetest.Type{Hosts: map[string]*leasetest.Source{"one": w.host, "two": leasetest.NewSource("server-two")}}}
 	keys, err := seal.Open(context.Background(), p.store, key)
@@ -85,11 +108,11 @@ func (w *world) start(key seal.Seal) {
 	door := access.New(access.Config{Store: p.store, Limits: access.Limits{Off: true}})
 	p.secrets = secret.New(p.store, door, keys)
 	p.sources = source.New(source.Config{Store: p.store, Door: door, Secrets: p.secrets, Keys: keys,
-		EndBindings: func(store.Tx, string, string) error { return nil }, Types: []engine.Type{p.kind},
+		EndBindings: func(store.Tx, string, string) error { return nil }, Types: []engine.Type{watched{p.kind, p}},
 		Namer: statement.NewNamer(base.Installation(), []byte("key"), nil), Logger: slog.New(slog.DiscardHandler)})
 	p.secrets.Join(secret.Hooks{InUse: p.sources.Uses, Pinned: p.sources.Pinned, AtSource: p.sources.RotateSecret, Gone: p.sources.ForgetRoot,
 		Changed: func(string, string, int) { p.sources.SecretChanged() }})
-	w.process = p
+	return p
 }
 
 // die ends the process as kill -9 does: nothing of it reaches the store or the source any more.
@@ -169,8 +192,8 @@ func (w *world) mustRotate() {
 	w.must(w.rotate())
 }
 
-// use makes an account, as an issuance does: with the connection that is open, and once more with
-// another where the source refuses.
+// use makes an account, as an issuance does: with the connection that is open, and again with another
+// where the source refuses the root.
 func (w *world) use() error {
 	ctx := context.Background()
 	e, err := w.sources.Engine(w.store.Config(), tenant, "one")
@@ -183,6 +206,12 @@ func (w *world) use() error {
 	if err := e.Reached(h.SourceID()); err != nil {
 		return err
 	}
+	return w.sources.Follow(ctx, e, h, func() error { return w.issue(h) })
+}
+
+func (w *world) issue(h *source.Handle) error {
+	w.Helper()
+	ctx := context.Background()
 	plan, err := h.Plan(ctx, engine.PlanRequest{LeaseID: "lease", RoleName: "app", ExpiresAt: time.Now().Add(time.Hour)})
 	w.must(err)
 	plan.Deadline = time.Now().Add(time.Minute)
@@ -247,12 +276,17 @@ func (w *world) health() *api.EngineHealth {
 }
 
 // rotations counts the entries of rotations that succeeded.
-func (w *world) rotations() (n int) {
+func (w *world) rotations() int {
+	w.Helper()
+	return w.entries(func(e *api.AuditEntry) bool { return e.Action == "dynamic_engine_rotate_root" && e.Success })
+}
+
+func (w *world) entries(want func(e *api.AuditEntry) bool) (n int) {
 	w.Helper()
 	w.must(w.base.Read(context.Background(), func(r store.Reader) error {
 		rows, err := r.AuditChain(w.base.Node(), 1, 0)
 		for _, row := range rows {
-			if row.Entry.Action == "dynamic_engine_rotate_root" && row.Entry.Success {
+			if want(&row.Entry) {
 				n++
 			}
 		}
@@ -275,13 +309,43 @@ func (w *world) wantCode(err error, want fault.Code) {
 	}
 }
 
+// watched are engines that tell what the source service does with them.
+type watched struct {
+	*leasetest.Type
+	process *process
+}
+
+func (t watched) Open(ctx context.Context, o engine.Options) (engine.Engine, error) {
+	if t.process.opening != nil {
+		t.process.opening()
+	}
+	e, err := t.Type.Open(ctx, o)
+	if fake, ok := e.(*leasetest.Engine); ok {
+		return watchedEngine{fake, t.process}, err
+	}
+	return e, err
+}
+
+type watchedEngine struct {
+	*leasetest.Engine
+	process *process
+}
+
+func (e watchedEngine) SourceID() string {
+	if e.process.asked != nil {
+		e.process.asked()
+	}
+	return e.Engine.SourceID()
+}
+
 // mortal is a store that does nothing more after its process died.
 type mortal struct {
 	store.Store
 	mu     sync.Mutex
 	dead   bool
-	before func() // each write
-	after  func() // each write, before its caller hears of it
+	before func()       // each write
+	after  func()       // each write, before its caller hears of it
+	read   func() error // before each read, which is lost with an error
 }
 
 func lostStore() error { return fault.New(fault.ServiceUnavailable, "the store is lost") }
@@ -320,6 +384,11 @@ func (m *mortal) WriteRelaxed(ctx context.Context, fn func(store.Tx) error) erro
 }
 
 func (m *mortal) Read(ctx context.Context, fn func(store.Reader) error) error {
+	if m.read != nil {
+		if err := m.read(); err != nil {
+			return err
+		}
+	}
 	if err := m.lost(); err != nil {
 		return err
 	}

@@ -79,14 +79,11 @@ func (t *Type) Open(ctx context.Context, o engine.Options) (engine.Engine, error
 	if s == nil {
 		return nil, &engine.Error{Kind: engine.Unreachable, Reason: "there is no such host"}
 	}
-	e := &Engine{source: s, options: o, dead: &t.dead}
+	e := &Engine{source: s, options: o, dead: &t.dead, password: o.Root["password"].Reveal()}
 	var server string
 	err = e.call(ctx, Call{Op: "open", Name: o.EngineName}, func() error {
-		if s.roots != nil && !s.roots[o.Root["password"].Reveal()] {
-			return &engine.Error{Kind: engine.Misconfigured, Reason: "root's password is not accepted"}
-		}
 		server = s.id
-		return nil
+		return e.logIn()
 	})
 	if err != nil {
 		return nil, err
@@ -108,6 +105,8 @@ type Engine struct {
 	server  string
 	closed  atomic.Bool
 	dead    *atomic.Bool
+
+	password string // of root; under source.mu
 }
 
 var (
@@ -192,6 +191,13 @@ func (e *Engine) call(ctx context.Context, c Call, work func() error) error {
 			return err
 		}
 		return lost(nil)
+	case Reconnect:
+		s.mu.Lock()
+		err := e.logIn()
+		s.mu.Unlock()
+		if err != nil {
+			return err
+		}
 	case Late:
 		s.behind(c, f.Delay, func() { _ = work() })
 		<-ctx.Done()
@@ -226,6 +232,14 @@ func (e *Engine) call(ctx context.Context, c Call, work func() error) error {
 
 func lost(err error) error {
 	return &engine.Error{Kind: engine.Uncertain, Reason: "the source did not answer", Err: err}
+}
+
+// logIn refuses a password of root that is not accepted. The caller holds source.mu.
+func (e *Engine) logIn() error {
+	if s := e.source; s.roots != nil && !s.roots[e.password] {
+		return &engine.Error{Kind: engine.Misconfigured, Reason: "root's password is not accepted"}
+	}
+	return nil
 }
 
 // here refuses work on another server than the one that was opened. The caller holds source.mu.
@@ -402,7 +416,8 @@ func (e *Engine) SetRoot(ctx context.Context, candidate map[string]statement.Sec
 		if err := e.here(); err != nil {
 			return err
 		}
-		e.source.roots = map[string]bool{candidate["password"].Reveal(): true}
+		e.password = candidate["password"].Reveal()
+		e.source.roots = map[string]bool{e.password: true}
 		return nil
 	})
 }

@@ -72,6 +72,7 @@ const (
 	Taken                        // issue: somebody else's account of that name exists
 	HalfMade                     // issue: the account is made, not usable, the connection lost
 	Busy                         // somebody else holds a lock
+	Reconnect                    // the connection was lost: root logs in anew before the work
 )
 
 // pending is work that the source began and has not finished: its client is gone.
