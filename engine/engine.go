@@ -85,7 +85,7 @@ type Options struct {
 
 	Config json.RawMessage             // as ParseConfig accepted it
 	Root   map[string]statement.Secret // the root secret's fields
-	// Secret reads another secret of the configuration (Config.SecretPaths).
+	// Secret reads another secret of the configuration (Config.SecretPaths), during Open only.
 	Secret func(ctx context.Context, path string) (map[string]statement.Secret, error)
 
 	Namer  *statement.Namer

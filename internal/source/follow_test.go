@@ -319,7 +319,7 @@ func TestEngineMadeInARotation(t *testing.T) {
 			other.mustRotate()
 		}
 		w.kind.Hosts["again"] = w.host
-		w.bind("dynamic:again", policy.Rule{PathPattern: rootPath, Permissions: []policy.Permission{policy.Read}})
+		w.grant("again")
 		w.engine("again")
 	})
 }
@@ -375,7 +375,7 @@ func TestRootNotReadable(t *testing.T) {
 			w.Errorf("it asked %d times", n)
 		}
 		time.Sleep(time.Second)
-		w.bind("dynamic:one", policy.Rule{PathPattern: rootPath, Permissions: []policy.Permission{policy.Read}})
+		w.grant("one")
 		w.mustUse()
 	})
 }

@@ -194,20 +194,29 @@ func (l *live) keeps(newest int, why error) {
 	l.problem = "the newest version of the root secret does not work: " + Reason(why)
 }
 
-// open connects to the source of e with a root secret.
+// open connects to the source of e with a root secret. Where a store that cannot be read keeps another
+// secret from the engine, that is the error, whatever the engine makes of it.
 func (s *Service) open(ctx context.Context, e *Engine, root map[string]statement.Secret) (engine.Engine, error) {
 	ctx, cancel := context.WithTimeout(ctx, e.Config.ConnectTimeout+e.Config.OperationTimeout)
 	defer cancel()
-	return e.kind.Open(ctx, engine.Options{
+	var unread error
+	opened, err := e.kind.Open(ctx, engine.Options{
 		Installation: s.store.Installation(), EngineID: e.ID, EngineName: e.Name,
 		Node: s.store.Node(), Epoch: s.store.Epoch(), Accepted: e.doc.Accepted,
 		Config: e.doc.Config, Root: root,
 		Secret: func(ctx context.Context, path string) (map[string]statement.Secret, error) {
 			data, _, err := s.secrets.ReadAs(ctx, identity(e), path)
+			if fault.CodeOf(err) == fault.ServiceUnavailable {
+				unread = err
+			}
 			return data, err
 		},
 		Namer: s.namer, Dial: s.dial, Logger: s.log.With("engine", e.Name),
 	})
+	if err != nil && unread != nil {
+		return nil, unread
+	}
+	return opened, err
 }
 
 // identity is the engine's own: only it reads the root secret.

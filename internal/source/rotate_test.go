@@ -302,7 +302,7 @@ func TestTwoRotationsAtOnce(t *testing.T) {
 // Two engines of one server share a root: it is the root that is rotated once at a time.
 func TestRotationOfASharedRoot(t *testing.T) {
 	inWorld(t, func(w *world) {
-		w.bind("dynamic:same", policy.Rule{PathPattern: rootPath, Permissions: []policy.Permission{policy.Read, policy.Rotate}})
+		w.grant("same", policy.Rotate)
 		config := json.RawMessage(`{"host": "one", "root_credentials_path": "` + rootPath + `"}`)
 		_, err := w.sources.CreateEngine(context.Background(), w.admin, &api.EngineRequest{Name: "same", Type: "fake", Config: config})
 		w.must(err)
@@ -331,7 +331,7 @@ func TestRotationOfASharedRoot(t *testing.T) {
 // A server that would not learn the new root would be locked out.
 func TestRotationOfARootOfTwoServers(t *testing.T) {
 	inWorld(t, func(w *world) {
-		w.bind("dynamic:two", policy.Rule{PathPattern: rootPath, Permissions: []policy.Permission{policy.Read}})
+		w.grant("two")
 		w.engine("two")
 		err := w.rotate()
 		w.wantCode(err, fault.InvalidConfig)
@@ -344,7 +344,7 @@ func TestRotationOfARootOfTwoServers(t *testing.T) {
 
 func TestRotationWithoutGrant(t *testing.T) {
 	inWorld(t, func(w *world) {
-		w.bind("dynamic:one", policy.Rule{PathPattern: rootPath, Permissions: []policy.Permission{policy.Read}})
+		w.grant("one")
 		w.mustUse()
 		before := len(w.host.Touches())
 		err := w.rotate()
@@ -536,7 +536,7 @@ func TestCandidateOutlivesTheEngine(t *testing.T) {
 			w.must(err)
 		}
 		remove()
-		w.bind("dynamic:one", policy.Rule{PathPattern: rootPath, Permissions: []policy.Permission{policy.Read, policy.Rotate}})
+		w.grant("one", policy.Rotate)
 		w.engine("one")
 		w.mustUse()
 		w.wantRoot(2)

@@ -29,6 +29,7 @@ import (
 const (
 	tenant   = store.DefaultTenant
 	rootPath = "infra/root"
+	caPath   = "infra/ca"
 	first    = "first-root"
 )
 
@@ -73,8 +74,10 @@ func inWorld(t *testing.T, test func(w *world)) {
 		})
 		w.start(key)
 		w.bind("system:admin", policy.Rule{PathPattern: "**", Permissions: []policy.Permission{policy.Admin}})
-		w.bind("dynamic:one", policy.Rule{PathPattern: rootPath, Permissions: []policy.Permission{policy.Read, policy.Rotate}})
+		w.grant("one", policy.Rotate)
 		w.write(first)
+		_, err := w.secrets.Write(context.Background(), w.admin, caPath, &api.SecretWrite{Data: map[string]json.RawMessage{"certificate": []byte(`"PEM"`)}})
+		w.must(err)
 		w.engine("one")
 		defer w.end()
 		test(w)
@@ -138,6 +141,14 @@ func (w *world) end() {
 }
 
 // bind gives an identity a policy of these rules, in the place of the one it had.
+// grant lets an engine read its secrets, and do more with its root.
+func (w *world) grant(engine string, more ...policy.Permission) {
+	w.Helper()
+	w.bind("dynamic:"+engine,
+		policy.Rule{PathPattern: rootPath, Permissions: append([]policy.Permission{policy.Read}, more...)},
+		policy.Rule{PathPattern: caPath, Permissions: []policy.Permission{policy.Read}})
+}
+
 func (w *world) bind(identity string, rules ...policy.Rule) {
 	w.Helper()
 	id := "pol-" + identity
@@ -177,7 +188,7 @@ func (w *world) writeAs(username, password string, o *api.SecretOptions) {
 
 func (w *world) engine(name string) {
 	w.Helper()
-	config, _ := json.Marshal(map[string]string{"host": name, "root_credentials_path": rootPath})
+	config, _ := json.Marshal(map[string]string{"host": name, "root_credentials_path": rootPath, "tls_ca_path": caPath})
 	_, err := w.sources.CreateEngine(context.Background(), w.admin, &api.EngineRequest{Name: name, Type: "fake", Config: config})
 	w.must(err)
 }

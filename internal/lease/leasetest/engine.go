@@ -30,6 +30,7 @@ var _ engine.Type = (*Type)(nil)
 type config struct {
 	Host             string `json:"host"`
 	Root             string `json:"root_credentials_path"`
+	CA               string `json:"tls_ca_path"`
 	OperationTimeout string `json:"operation_timeout"`
 	Reconcile        string `json:"reconcile"`
 }
@@ -37,8 +38,8 @@ type config struct {
 // Name is fake.
 func (t *Type) Name() string { return "fake" }
 
-// ParseConfig reads {"host", "root_credentials_path", "operation_timeout", "reconcile"}; the interval
-// of reconciles is an hour.
+// ParseConfig reads {"host", "root_credentials_path", "tls_ca_path", "operation_timeout", "reconcile"}; the
+// interval of reconciles is an hour.
 func (t *Type) ParseConfig(raw json.RawMessage) (engine.Config, error) {
 	c, err := parse[config](raw)
 	if err != nil {
@@ -50,7 +51,11 @@ func (t *Type) ParseConfig(raw json.RawMessage) (engine.Config, error) {
 			return engine.Config{}, fault.New(fault.InvalidConfig, "read operation_timeout: it is no duration")
 		}
 	}
-	return engine.Config{RootCredentialsPath: c.Root, Endpoint: c.Host, OperationTimeout: timeout,
+	var others []string
+	if c.CA != "" {
+		others = []string{c.CA}
+	}
+	return engine.Config{RootCredentialsPath: c.Root, SecretPaths: others, Endpoint: c.Host, OperationTimeout: timeout,
 		ConnectTimeout: 5 * time.Second, MaxOpenConnections: 4, Reconcile: c.Reconcile, ReconcileInterval: time.Hour}, nil
 }
 
@@ -78,6 +83,11 @@ func (t *Type) Open(ctx context.Context, o engine.Options) (engine.Engine, error
 	s := t.Hosts[c.Host]
 	if s == nil {
 		return nil, &engine.Error{Kind: engine.Unreachable, Reason: "there is no such host"}
+	}
+	if c.CA != "" {
+		if _, err := o.Secret(ctx, c.CA); err != nil {
+			return nil, &engine.Error{Kind: engine.Misconfigured, Reason: "read the secret of tls_ca_path", Err: err}
+		}
 	}
 	e := &Engine{source: s, options: o, dead: &t.dead, password: o.Root["password"].Reveal()}
 	var server string
