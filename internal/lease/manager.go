@@ -36,6 +36,8 @@ const (
 	// maxBackoff of one lease's revocation; an engine that is down is probed every maxProbe.
 	maxBackoff = 5 * time.Minute
 	maxProbe   = 5 * time.Second
+	// storeRetry is the pause after the store failed.
+	storeRetry = time.Second
 	// claimRows is how many due rows a worker takes at once, in batches of batchRows. A claim is one
 	// transaction, which the node's other writes wait for: twice as many made issuing beside a storm
 	// half as slow again.

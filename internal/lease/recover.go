@@ -83,7 +83,7 @@ func (m *Manager) decide(row *store.Lease, found engine.Presence) {
 		return tx.Audit(l.Tenant, entry(l, "dynamic_generate", l.Status == api.LeaseActive, extra))
 	})
 	if err != nil {
-		m.log.Error("a recovered issuance could not be written down, it is looked at again", "lease_id", row.ID, "error", err)
+		m.unwritten(row.EngineID, "a recovered issuance", err)
 		return
 	}
 	m.ended(row.ID)
@@ -147,7 +147,7 @@ func (m *Manager) resetEnds(ctx context.Context, h *source.Handle, e *source.Eng
 			return err
 		})
 		if err != nil {
-			m.log.Error("a renewal's end could not be written down, it is set again", "lease_id", l.ID, "error", err)
+			m.unwritten(l.EngineID, "a renewal's end", err)
 		}
 	}
 	return nil
@@ -210,6 +210,6 @@ func (m *Manager) lookedLate(row *store.Lease, left engine.Outcome, was bool) {
 		return tx.Audit(l.Tenant, entry(l, "dynamic_revoke", true, map[string]any{"reason": l.Revocation.Reason, "outcome": "looked_again", "residue": left.Residue != ""}))
 	})
 	if err != nil {
-		m.log.Error("a late look could not be written down, it is taken again", "lease_id", row.ID, "error", err)
+		m.unwritten(row.EngineID, "a late look", err)
 	}
 }

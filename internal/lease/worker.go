@@ -21,6 +21,7 @@ import (
 type worker struct {
 	engineID string
 	again    bool // asked for while it worked; under Manager.mu
+	undone   bool // an outcome could not be written down; under Manager.mu
 
 	failures int // of the source, in a row; then one lease is tried per probe
 	probeAt  time.Time
@@ -49,14 +50,14 @@ func (m *Manager) run(w *worker) {
 			limit = 1
 		}
 		m.mu.Lock()
-		w.again = false
+		w.again, w.undone = false, false
 		m.mu.Unlock()
 		rows, err := m.claim(w.engineID, limit)
 		if err != nil {
 			if m.ctx.Err() == nil {
 				m.log.Error("due leases could not be claimed, trying again", "error", err)
 			}
-			w.probeAt = time.Now().Add(time.Second)
+			w.probeAt = time.Now().Add(storeRetry)
 			continue
 		}
 		if len(rows) == 0 && m.idle(w) {
@@ -65,10 +66,26 @@ func (m *Manager) run(w *worker) {
 		if len(rows) > 0 {
 			m.do(w, rows)
 		}
+		m.mu.Lock()
+		if again := time.Now().Add(storeRetry); w.undone && w.probeAt.Before(again) {
+			w.probeAt = again
+		}
+		m.mu.Unlock()
 	}
 	m.mu.Lock()
 	delete(m.workers, w.engineID)
 	m.mu.Unlock()
+}
+
+// unwritten notes that what came of claimed rows of the engine could not be written down. The worker
+// claims them again: its own former claim does not hold it up.
+func (m *Manager) unwritten(engineID, what string, err error) {
+	m.log.Error("an outcome could not be written down, it is done again", "outcome", what, "engine_id", engineID, "error", err)
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if w := m.workers[engineID]; w != nil {
+		w.undone = true
+	}
 }
 
 // idle ends the worker unless it was asked for meanwhile. The scheduler looks again: what the worker
@@ -326,7 +343,7 @@ func (m *Manager) close(rows []*store.Lease, outcomes []engine.Outcome, begun ti
 		return nil
 	})
 	if err != nil {
-		m.log.Error("revocations could not be written down, they are done again", "error", err)
+		m.unwritten(rows[0].EngineID, "a batch of revocations", err)
 		return
 	}
 	failpoint.Hit(failpoint.R5)
@@ -408,7 +425,7 @@ func (m *Manager) postpone(rows []*store.Lease, cause error, down bool) {
 		return nil
 	})
 	if err != nil && m.ctx.Err() == nil {
-		m.log.Error("failed revocations could not be put back, their claims run out", "error", err)
+		m.unwritten(rows[0].EngineID, "what failed at the source", err)
 	}
 	for _, l := range rows {
 		if l.Status == api.LeaseRevoking {
@@ -435,7 +452,7 @@ func (m *Manager) outlived(rows []*store.Lease) {
 		return nil
 	})
 	if err != nil && m.ctx.Err() == nil {
-		m.log.Error("claimed leases could not be released, their claims run out", "error", err)
+		m.unwritten(rows[0].EngineID, "the release of claimed leases", err)
 	}
 }
 

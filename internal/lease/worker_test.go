@@ -3,6 +3,7 @@ package lease_test
 import (
 	"context"
 	"fmt"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -70,6 +71,57 @@ func TestDeadSourceDelaysNobodyElse(t *testing.T) {
 			w.wantDead(c.LeaseID, api.ReasonExpired)
 		}
 	})
+}
+
+// A write of the store that fails, or is done and not answered, delays a death by seconds and not until
+// the claim runs out: what the worker claimed and could not write down it claims again.
+func TestLostWriteDelaysNoDeath(t *testing.T) {
+	t.Parallel()
+	for _, source := range []string{"works", "is busy once", "is lost once"} {
+		for _, write := range []string{"not done", "not answered"} {
+			t.Run(source+"/"+write, func(t *testing.T) {
+				inWorld(t, func(w *world) {
+					app := w.caller("app")
+					for lost := 1; ; lost++ {
+						made := w.issue(app, "one", "app", time.Minute)
+						time.Sleep(time.Minute - 100*time.Millisecond)
+						switch source {
+						case "is busy once":
+							w.one.SetFault(once("revoke", leasetest.Fault{Kind: leasetest.Busy}))
+						case "is lost once":
+							w.one.SetFault(once("revoke", leasetest.Fault{Kind: leasetest.LoseBefore}))
+						}
+						var writes atomic.Int64
+						fail := func(string) error {
+							if writes.Add(1) == int64(lost) {
+								return lostStore()
+							}
+							return nil
+						}
+						w.store.mu.Lock()
+						if write == "not done" {
+							w.store.before = fail
+						} else {
+							w.store.after = fail
+						}
+						w.store.mu.Unlock()
+						time.Sleep(6 * time.Second)
+						w.wantDead(made.LeaseID, api.ReasonExpired)
+						w.store.mu.Lock()
+						w.store.before, w.store.after = nil, nil
+						w.store.mu.Unlock()
+						if int(writes.Load()) < lost {
+							if lost < 3 {
+								t.Errorf("a death took %d writes", writes.Load())
+							}
+							return
+						}
+						time.Sleep(time.Hour)
+					}
+				})
+			})
+		}
+	}
 }
 
 // An engine without any optional interface keeps the same laws.

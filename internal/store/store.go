@@ -163,7 +163,8 @@ type Tx interface {
 	LockLeases(ids []string) error
 	// ClaimDue claims up to limit rows of the engine that are due and not under a valid claim,
 	// the longest due first, and returns them. A claim of an older epoch of a node, or past its
-	// Until, is void.
+	// Until, is void; and so is an earlier claim (a smaller No) of the node that claims: it works on
+	// an engine's rows one claim after the other, and what it left was not written down.
 	ClaimDue(engineID string, now time.Time, limit int, c Claim) ([]*Lease, error)
 
 	// AddFence writes a fence and gives it the tenant's next number.

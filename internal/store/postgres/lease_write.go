@@ -163,7 +163,8 @@ func (t *tx) ClaimDue(engineID string, now time.Time, limit int, c store.Claim) 
 }
 
 var claimDue = `WITH due AS (
-		SELECT id FROM leases WHERE engine_id = $4 AND due_at <= $1 AND NOT ` + claimed + `
+		SELECT id FROM leases WHERE engine_id = $4 AND due_at <= $1
+			AND (NOT ` + claimed + ` OR claim_node = $6 AND claim_epoch = $7 AND claim_no < $8)
 		ORDER BY due_at LIMIT $5 FOR NO KEY UPDATE SKIP LOCKED)
 	UPDATE leases SET claim_node = $6, claim_epoch = $7, claim_no = $8, claim_until = $9, version = leases.version + 1
 	FROM due WHERE leases.id = due.id RETURNING ` + leaseList

@@ -103,8 +103,9 @@ func (t *tx) ClaimDue(engineID string, now time.Time, limit int, c store.Claim) 
 		return nil, nil
 	}
 	c.Until = moment(micros(c.Until))
-	due, err := t.leases(true, `INDEXED BY leases_due WHERE engine_id = ? AND due_at <= ? AND due_at IS NOT NULL AND `+unclaimed+`
-		ORDER BY due_at LIMIT ?`, engineID, micros(now), micros(now), t.node, t.epoch, limit)
+	due, err := t.leases(true, `INDEXED BY leases_due WHERE engine_id = ? AND due_at <= ? AND due_at IS NOT NULL AND (`+unclaimed+`
+		OR claim_node = ? AND claim_epoch = ? AND claim_no < ?) ORDER BY due_at LIMIT ?`,
+		engineID, micros(now), micros(now), t.node, t.epoch, c.Node, c.Epoch, c.No, limit)
 	if err != nil {
 		return nil, err
 	}

@@ -253,7 +253,7 @@ func leaseDue(t *testing.T, b *bundle) {
 	wantEqual(t, "rest", ids(b.claim(t, noon, 9, mine)), []string{just.ID})
 }
 
-// A claim holds until its end, or until its node has begun a newer epoch.
+// A claim holds until its end, or until its node has begun a newer epoch or claims once more.
 func leaseClaims(t *testing.T, b *bundle) {
 	l := lease(func(l *store.Lease) { l.DueAt = &noon })
 	b.insert(t, l)
@@ -267,8 +267,14 @@ func leaseClaims(t *testing.T, b *bundle) {
 	if take(0, claim(1, b.Epoch(), time.Minute)) != 1 {
 		t.Fatal("a free row was not claimed")
 	}
-	if take(time.Minute-time.Microsecond, claim(2, b.Epoch(), time.Hour)) != 0 {
+	if take(time.Minute-time.Microsecond, claim(1, b.Epoch(), time.Hour)) != 0 {
 		t.Error("a row under a valid claim was claimed")
+	}
+	if take(time.Minute-time.Microsecond, claim(2, b.Epoch(), time.Minute)) != 1 {
+		t.Error("a claim holds against the next one of its node")
+	}
+	if take(time.Minute-time.Microsecond, claim(1, b.Epoch(), time.Hour)) != 0 {
+		t.Error("a claim does not hold against one before it")
 	}
 	if take(time.Minute, claim(3, b.Epoch(), time.Hour)) != 1 {
 		t.Error("a claim past its end still holds")
