@@ -143,41 +143,43 @@ func (t *tx) insertFence(f *store.Fence) error {
 // FenceTargets are the leases that the fence still has to mark; see [store.Tx].
 func (t *tx) FenceTargets(f *store.Fence, after string, limit int) ([]string, error) {
 	q := fenceScope(f)
-	q.and("status IN ('issuing', 'active') AND id > ?", after)
-	return t.leaseIDs(q, limit)
+	q.and("(status IN ('issuing', 'active')) IS TRUE")
+	order := q.lead(f.Index(), oldest, after)
+	return t.leaseIDs(q, order, limit)
 }
 
 // FencePending counts what the fence has not killed yet, and names the first; see [store.Reader].
 func (r *reader) FencePending(f *store.Fence, limit int) (n int64, ids []string, err error) {
 	q := fenceScope(f)
+	order := q.lead(f.Index(), oldest, "")
 	if _, err := r.one("SELECT count(*) FROM leases "+q.where(), q.args, &n); err != nil {
 		return 0, nil, err
 	}
 	if n > 0 && limit > 0 {
-		ids, err = r.leaseIDs(q, limit)
+		ids, err = r.leaseIDs(q, order, limit)
 	}
 	return n, ids, err
 }
 
 // fenceScope is the condition that a lease is in the fence's scope, older than it and not dead.
 func fenceScope(f *store.Fence) (q condition) {
-	q.and("status <> 'revoked' AND tenant = ? AND fence_seq < ?", f.Tenant, f.Seq)
-	q.text("engine_id = ?", f.EngineID)
-	q.text("role = ?", f.Role)
-	q.text("identity = ?", f.Identity)
+	q.and("status <> 'revoked'")
+	q.check("tenant = ?", f.Tenant)
+	q.and("fence_seq < ?", f.Seq)
+	q.check("engine_id = ?", f.EngineID)
+	q.check("role = ?", f.Role)
+	q.check("identity = ?", f.Identity)
+	q.check("token_id = ?", f.TokenID)
 	q.moment("issued_at < ?", f.IssuedBefore)
-	if f.TokenID != "" {
-		q.and("token_id = ? AND token_id <> ''", f.TokenID)
-	}
 	if f.TiedOnly {
 		q.and("tied")
 	}
 	return q
 }
 
-func (r *reader) leaseIDs(q condition, limit int) ([]string, error) {
+func (r *reader) leaseIDs(q condition, order string, limit int) ([]string, error) {
 	var ids []string
-	order := " ORDER BY id" + q.limit(limit)
+	order += q.limit(limit)
 	err := r.each("SELECT id FROM leases "+q.where()+order, q.args, func(scan scanFunc) error {
 		var id string
 		err := scan(&id)

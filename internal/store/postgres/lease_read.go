@@ -3,7 +3,6 @@ package postgres
 import (
 	"time"
 
-	"github.com/scaivault/scaivault/api"
 	"github.com/scaivault/scaivault/internal/fault"
 	"github.com/scaivault/scaivault/internal/store"
 )
@@ -52,58 +51,89 @@ func (r *reader) LeasesByUsername(usernames []string) (map[string]*store.Lease, 
 	return byName, nil
 }
 
-// Leases lists by filter, newest first; see [store.Reader]. What no index is made for is only checked:
-// the planner, which knows nothing of a table that has no statistics yet, would gather all that a
-// wrong index holds and sort it.
+// Leases lists by filter, newest first; see [store.Reader]. What does not lead is only checked, so that
+// no other index is of use.
 func (r *reader) Leases(f store.LeaseFilter, before string, limit int) ([]*store.Lease, error) {
 	var q condition
 	q.check("tenant = ?", f.Tenant)
-	q.text("username = ?", f.Username)
-	q.text("engine_id = ?", f.EngineID)
-	q.text("identity = ?", f.Identity)
-	if f.TokenID != "" {
-		q.and("token_id = ? AND token_id <> ''", f.TokenID)
-	}
-	live := f.Status != "" && f.Status != api.LeaseRevoked
-	if live && f.EngineID+f.Identity+f.TokenID != "" {
-		q.and("status <> 'revoked'") // a parameter does not tell the planner that a partial index will do
-	}
-	if live && f.EngineID != "" {
-		q.text("role = ?", f.Role)
-	} else {
-		q.check("role = ?", f.Role)
-	}
+	q.check("engine_id = ?", f.EngineID)
+	q.check("role = ?", f.Role)
+	q.check("identity = ?", f.Identity)
+	q.check("token_id = ?", f.TokenID)
 	q.check("status = ?", string(f.Status))
+	q.check("username = ?", f.Username)
 	q.moment("(expires_at < ?) IS TRUE", f.ExpiresBefore)
 	q.moment("(expires_at > ?) IS TRUE", f.ExpiresAfter)
 	q.moment("(issued_at < ?) IS TRUE", f.IssuedBefore)
-	if f.Residue {
-		q.and("status = 'revoked' AND residue")
-		if f.EngineID == "" { // leads through the index engine by engine
-			q.and("engine_id IN (SELECT engine_id FROM lease_counts)")
-		}
-	}
 	if f.OverdueAt != nil {
-		return r.overdueLeases(q, f, before, limit)
+		q.and("overdue_at <= ? AND (status <> 'issuing') IS TRUE", micros(*f.OverdueAt))
 	}
-	q.text("id < ?", before)
-	order := " ORDER BY id DESC" + q.limit(limit)
+	if f.Residue {
+		q.and("(status = 'revoked') IS TRUE AND residue")
+	}
+	index := f.Index()
+	if index.Few {
+		return r.few(q, f, before, limit)
+	}
+	order := q.lead(index, newest, before) + q.limit(limit)
 	return r.leases(q.where()+order, q.args...)
 }
 
-// overdueLeases lists what is overdue and meets q. It is found first, in whatever order, and brought
-// into the order of the ids then: OFFSET 0 keeps the planner from the other way round, which would go
-// through all that is not overdue.
-func (r *reader) overdueLeases(q condition, f store.LeaseFilter, before string, limit int) ([]*store.Lease, error) {
-	q.and("overdue_at <= ? AND (status <> 'issuing') IS TRUE", micros(*f.OverdueAt))
-	if f.EngineID == "" { // leads through the index engine by engine
+// few lists what meets q where that is few: what is overdue, or left a residue. It is found first, in
+// whatever order, and brought into the order of the ids then: OFFSET 0 keeps the planner from the other
+// way round, which would go through all that is not.
+func (r *reader) few(q condition, f store.LeaseFilter, before string, limit int) ([]*store.Lease, error) {
+	q.text("engine_id = ?", f.EngineID)
+	if f.OverdueAt != nil && f.EngineID == "" { // leads through the index engine by engine
 		q.and("engine_id IN (SELECT engine_id FROM lease_counts)")
 	}
-	overdue := condition{args: q.args}
-	overdue.text("id < ?", before)
-	ids := "SELECT id FROM (SELECT id FROM leases " + q.where() + " OFFSET 0) AS overdue " + overdue.where() + " ORDER BY id DESC"
-	ids += overdue.limit(limit)
-	return r.leases("WHERE id = ANY (ARRAY("+ids+")) ORDER BY id DESC", overdue.args...)
+	found := condition{args: q.args}
+	found.text("id < ?", before)
+	ids := "SELECT id FROM (SELECT id FROM leases " + q.where() + " OFFSET 0) AS found " + found.where() + " ORDER BY id DESC"
+	ids += found.limit(limit)
+	return r.leases("WHERE id = ANY (ARRAY("+ids+")) ORDER BY id DESC", found.args...)
+}
+
+// direction is of the ids.
+type direction string
+
+const (
+	newest direction = " DESC"
+	oldest direction = " ASC"
+)
+
+// lead has the rows found by an index, past an id where one is given, and answers its order. No other
+// index can take its place, whatever the planner knows of the table or believes:
+//
+// The last column ahead of the id lies between two equal bounds. The planner does not take that for one
+// value, as it does an equality, so that only an index of that column and the id gives the order.
+//
+// Past an id, the row of both takes the place of the bound that the search begins at: PostgreSQL 18
+// would begin at the other one of the two. The columns before are equal: behind an interval, the end of
+// the next column's does not end the search.
+func (c *condition) lead(index store.LeaseIndex, first direction, past string) (order string) {
+	beyond, end := " < ", " >= "
+	if first == oldest {
+		beyond, end = " > ", " <= "
+	}
+	if index.Only != "" {
+		c.and(index.Only)
+	}
+	n := len(index.Columns)
+	if n == 0 {
+		c.text("id"+beyond+"?", past)
+		return " ORDER BY id" + string(first)
+	}
+	for _, column := range index.Columns[:n-1] {
+		c.and(column.Name+" = ?", column.Value)
+	}
+	last := index.Columns[n-1]
+	if past == "" {
+		c.and(last.Name+" BETWEEN ? AND ?", last.Value, last.Value)
+	} else {
+		c.and(last.Name+end+"? AND ("+last.Name+", id)"+beyond+"(?, ?)", last.Value, last.Value, past)
+	}
+	return " ORDER BY " + last.Name + string(first) + ", id" + string(first)
 }
 
 // LeaseCounts are the kept counters of an engine, or of all.

@@ -125,19 +125,8 @@ func fenceScope(f *store.Fence) (index string, q condition) {
 	if f.TiedOnly {
 		q.and("tied = 1")
 	}
-	switch {
-	case f.TokenID != "":
-		q.and("token_id <> ''")
-		return "INDEXED BY leases_token ", q
-	case f.Identity != "":
-		return "INDEXED BY leases_holder ", q
-	case f.EngineID != "" && f.Role != "":
-		return "INDEXED BY leases_role ", q
-	case f.EngineID != "":
-		return "INDEXED BY leases_live ", q
-	default:
-		return "INDEXED BY sqlite_autoindex_leases_1 ", q
-	}
+	index = q.by(f.Index())
+	return index, q
 }
 
 func (r *reader) leaseIDs(index string, q condition, limit int) ([]string, error) {

@@ -1,11 +1,11 @@
 package sqlite
 
 import (
+	"cmp"
 	"database/sql"
 	"strings"
 	"time"
 
-	"github.com/scaivault/scaivault/api"
 	"github.com/scaivault/scaivault/internal/store"
 )
 
@@ -77,52 +77,29 @@ func leasesWhere(f store.LeaseFilter, before string, limit int) (string, []any) 
 	q.moment("expires_at > ?", f.ExpiresAfter)
 	q.moment("issued_at < ?", f.IssuedBefore)
 	q.moment("overdue_at <= ?", f.OverdueAt)
+	if f.OverdueAt != nil {
+		q.and("status <> 'issuing'")
+	}
 	if f.Residue {
 		q.and("status = 'revoked' AND residue = 1")
 	}
 	if before != "" {
 		q.and("id < ?", before)
 	}
-	return leaseIndex(&q, f) + q.where() + " ORDER BY id DESC LIMIT ?", append(q.args, all(limit))
+	index := f.Index()
+	if index.Few && f.EngineID == "" { // leads through the index engine by engine
+		q.and("engine_id IN (SELECT engine_id FROM lease_counts)")
+	}
+	by := q.by(index)
+	return by + q.where() + " ORDER BY id DESC LIMIT ?", append(q.args, all(limit))
 }
 
-// leaseIndex names the index that gives the order of the ids and leaves the fewest rows to look
-// at. SQLite would choose by guess: it keeps no statistics here.
-func leaseIndex(q *condition, f store.LeaseFilter) string {
-	live := f.Status != "" && f.Status != api.LeaseRevoked
-	if live {
-		q.and("status <> 'revoked'") // what the partial indexes ask for, word for word
+// by has the leases found by an index.
+func (c *condition) by(index store.LeaseIndex) string {
+	if index.Only != "" {
+		c.and(index.Only) // SQLite takes a partial index only where its condition stands word for word
 	}
-	switch {
-	case f.Username != "":
-		return "INDEXED BY leases_username "
-	case f.OverdueAt != nil:
-		q.and("overdue_at IS NOT NULL AND status <> 'issuing'")
-		if f.EngineID == "" { // leads through the index engine by engine
-			q.and("engine_id IN (SELECT engine_id FROM lease_counts)")
-		}
-		return "INDEXED BY leases_overdue "
-	case f.Residue:
-		if f.EngineID == "" { // as above; the few that there are can be sorted
-			q.and("engine_id IN (SELECT engine_id FROM lease_counts)")
-		}
-		return "INDEXED BY leases_residue "
-	case live && f.TokenID != "":
-		q.and("token_id <> ''")
-		return "INDEXED BY leases_token "
-	case live && f.Identity != "":
-		return "INDEXED BY leases_holder "
-	case live && f.EngineID != "" && f.Role != "":
-		return "INDEXED BY leases_role "
-	case live && f.EngineID != "":
-		return "INDEXED BY leases_live "
-	case f.Identity != "":
-		return "INDEXED BY leases_identity "
-	case f.EngineID != "":
-		return "INDEXED BY leases_engine "
-	default:
-		return "INDEXED BY sqlite_autoindex_leases_1 "
-	}
+	return "INDEXED BY " + cmp.Or(index.Name, "sqlite_autoindex_leases_1") + " "
 }
 
 // LeaseCounts are the kept counters of an engine, or of all.

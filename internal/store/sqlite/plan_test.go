@@ -1,9 +1,14 @@
 package sqlite
 
 import (
+	"errors"
+	"fmt"
 	"strings"
 	"testing"
 
+	driver "modernc.org/sqlite"
+
+	"github.com/scaivault/scaivault/internal/store"
 	"github.com/scaivault/scaivault/internal/store/storetest"
 )
 
@@ -31,4 +36,51 @@ func TestListsGrowWithNothing(t *testing.T) {
 			t.Errorf("list %s: %v", name, err)
 		}
 	}
+}
+
+// TestNothingGrowsWithTheLeases counts the pages that SQLite looks at for each step, up to four for a
+// row: they are bounded however many leases there are (law L10).
+func TestNothingGrowsWithTheLeases(t *testing.T) {
+	t.Parallel()
+	s := openForTest(t)
+	for _, fill := range []func(store.Tx) error{storetest.Crowd, storetest.Later} {
+		if err := s.Write(t.Context(), fill); err != nil {
+			t.Fatal(err)
+		}
+	}
+	undo := errors.New("undo")
+	for _, step := range storetest.Steps() {
+		err := s.Write(t.Context(), func(st store.Tx) error {
+			before, err := pages(st.(*tx).conn)
+			if err != nil {
+				return err
+			}
+			if err := step.Do(st); err != nil {
+				return fmt.Errorf("%s: %w", step.Name, err)
+			}
+			after, err := pages(st.(*tx).conn)
+			if n := after - before; err == nil && n > 4*storetest.StepRows {
+				t.Errorf("%s: %d pages were looked at", step.Name, n)
+			}
+			return errors.Join(err, undo)
+		})
+		if !errors.Is(err, undo) {
+			t.Fatal(err)
+		}
+	}
+}
+
+// pages is how many pages the connection has looked at so far, in memory or not.
+func pages(c *conn) (n int, err error) {
+	err = c.c.Raw(func(dc any) error {
+		for _, op := range []driver.DBStatusOp{driver.DBStatusCacheHit, driver.DBStatusCacheMiss} {
+			looked, _, err := dc.(driver.DBStatus).Status(op, false)
+			if err != nil {
+				return err
+			}
+			n += looked
+		}
+		return nil
+	})
+	return n, err
 }

@@ -10,7 +10,6 @@ import (
 	"testing/synctest"
 	"time"
 
-	"github.com/scaivault/scaivault/api"
 	"github.com/scaivault/scaivault/internal/fault"
 	"github.com/scaivault/scaivault/internal/store"
 	"github.com/scaivault/scaivault/internal/store/sqlite"
@@ -152,45 +151,5 @@ func TestSpoiledGroupRunsAgain(t *testing.T) {
 	})
 	if fault.CodeOf(err) != fault.LeaseNotFound || runs != 1 {
 		t.Errorf("error %v after %d runs", err, runs)
-	}
-}
-
-// An index may be forced by a query only with the very words of its condition: every query that
-// the filters can make must still prepare.
-func TestEveryFilterPrepares(t *testing.T) {
-	t.Parallel()
-	s := open(t, t.TempDir())
-	now := time.Now()
-	err := s.Read(t.Context(), func(r store.Reader) error {
-		for bits := range 1 << 12 {
-			has := func(i int) bool { return bits&(1<<i) != 0 }
-			pick := func(i int, v string) string {
-				if has(i) {
-					return v
-				}
-				return ""
-			}
-			f := store.LeaseFilter{Tenant: pick(0, "t"), EngineID: pick(1, "e"), Role: pick(2, "r"), Identity: pick(3, "i"),
-				TokenID: pick(4, "k"), Username: pick(5, "u"), Residue: has(6)}
-			if has(7) {
-				f.Status = api.LeaseActive
-			}
-			if has(8) {
-				f.Status = api.LeaseRevoked
-			}
-			if has(9) {
-				f.ExpiresBefore, f.ExpiresAfter, f.IssuedBefore = &now, &now, &now
-			}
-			if has(11) {
-				f.OverdueAt = &now
-			}
-			if _, err := r.Leases(f, pick(10, "x"), 1); err != nil {
-				t.Errorf("%+v: %v", f, errors.Unwrap(err))
-			}
-		}
-		return nil
-	})
-	if err != nil {
-		t.Fatal(err)
 	}
 }

@@ -20,36 +20,67 @@ const (
 	CrowdSize = 6000
 	StepRows  = 400
 
-	few  = 20 // leases of what is rare: due, overdue, of another engine, role, identity or token
+	few  = 20 // leases of what is rare: due, overdue, issuing, revoking, of another engine, role, identity or token
 	page = 50
 )
 
-// Crowd makes CrowdSize leases, every second one dead, in which few are of what is rare.
+// Crowd makes CrowdSize leases of one engine, every second one dead, in which few are of what is rare.
 func Crowd(tx store.Tx) error {
 	for i := range CrowdSize {
-		l := lease(func(l *store.Lease) {
-			l.ID, l.Username = fmt.Sprintf("lease_%08d", i), fmt.Sprintf("v_ro_%08d", i)
-			l.Status, l.Deadline, l.Identity, l.TokenID = api.LeaseActive, time.Time{}, fmt.Sprintf("sa:%d", i%50), fmt.Sprintf("tok_%d", i%50)
-			l.ExpiresAt, l.DueAt = at(time.Duration(i+10)*time.Hour), atp(time.Duration(i+10)*time.Hour)
-		})
+		l := oneOfMany(i)
+		if i%4 == 2 {
+			l.Role = "all" // on the other side of the rare one
+		}
 		switch {
 		case i%2 == 1:
 			revoked(at(-time.Duration(i) * time.Second))(l)
 		case i < 2*few:
-			l.EngineID, l.Engine, l.Identity, l.TokenID = "eng_b", "b", "sa:rare", "tok_rare"
-		case i < 4*few:
 			l.Role = "rare"
-		case i < 6*few:
+		case i < 4*few:
 			l.ExpiresAt, l.DueAt = at(-time.Hour), atp(-time.Hour)
+		case i < 6*few:
+			l.Status, l.Deadline = api.LeaseIssuing, at(time.Hour)
+		case i < 8*few:
+			l.Status, l.Revocation = api.LeaseRevoking, &api.Revocation{Reason: api.ReasonRevoked, RequestedAt: at(-time.Hour)}
 		}
-		if err := tx.InsertLease(l); err != nil {
-			return err
-		}
-		if err := tx.Audit(l.Tenant, &api.AuditEntry{Action: "dynamic_generate", IdentityID: l.Identity, SecretPath: "dynamic/" + l.Engine + "/" + l.Role, Success: true}); err != nil {
+		if err := insertRecorded(tx, l); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// Later makes half as many that are newer, of other engines, identities and tokens: all are dead, but
+// for the few oldest, which are of a rare one.
+func Later(tx store.Tx) error {
+	for i := range CrowdSize / 2 {
+		l := oneOfMany(CrowdSize + i)
+		if i < few {
+			l.EngineID, l.Engine, l.Identity, l.TokenID = "eng_b", "b", "sa:rare", "tok_rare"
+		} else {
+			l.EngineID, l.Engine, l.Identity, l.TokenID = "eng_gone", "gone", "sa:gone", "tok_gone"
+			revoked(at(-time.Duration(i) * time.Second))(l)
+		}
+		if err := insertRecorded(tx, l); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func oneOfMany(i int) *store.Lease {
+	return lease(func(l *store.Lease) {
+		l.ID, l.Username = fmt.Sprintf("lease_%08d", i), fmt.Sprintf("v_ro_%08d", i)
+		l.Status, l.Deadline, l.Identity, l.TokenID = api.LeaseActive, time.Time{}, fmt.Sprintf("sa:%d", i%50), fmt.Sprintf("tok_%d", i%50)
+		l.ExpiresAt, l.DueAt = at(time.Duration(i+10)*time.Hour), atp(time.Duration(i+10)*time.Hour)
+	})
+}
+
+func insertRecorded(tx store.Tx, l *store.Lease) error {
+	if err := tx.InsertLease(l); err != nil {
+		return err
+	}
+	return tx.Audit(l.Tenant, &api.AuditEntry{Action: "dynamic_generate", IdentityID: l.Identity, SecretPath: "dynamic/" + l.Engine + "/" + l.Role, Success: true})
 }
 
 // Steps are all that is asked of a store however many leases there are. Each is a transaction of its
@@ -73,7 +104,7 @@ func Steps() []Step {
 			}},
 		}
 	}
-	middle := fmt.Sprintf("lease_%08d", CrowdSize/2)
+	middle, deep := fmt.Sprintf("lease_%08d", CrowdSize/2), fmt.Sprintf("lease_%08d", CrowdSize/4)
 	steps := []Step{
 		{"insert", func(tx store.Tx) error { return tx.InsertLease(lease()) }},
 		{"update", func(tx store.Tx) error {
@@ -120,9 +151,11 @@ func Steps() []Step {
 		{"heads", func(tx store.Tx) error { _, err := tx.AuditHeads(); return err }},
 	}
 	for name, f := range Lists() {
-		steps = append(steps, Step{"list " + name, func(tx store.Tx) error { _, err := tx.Leases(f, "", page); return err }},
-			Step{"list from the middle " + name, func(tx store.Tx) error { _, err := tx.Leases(f, middle, page); return err }})
+		for from, before := range map[string]string{"": "", "from deep down ": deep} {
+			steps = append(steps, Step{"list " + from + name, func(tx store.Tx) error { _, err := tx.Leases(f, before, page); return err }})
+		}
 	}
+	steps = append(steps, fence("dead engine", store.Fence{EngineID: "eng_gone"})...)
 	steps = append(steps, fence("rare engine", store.Fence{EngineID: "eng_b"})...)
 	steps = append(steps, fence("rare role", store.Fence{EngineID: "eng_a", Role: "rare"})...)
 	steps = append(steps, fence("rare identity", store.Fence{Identity: "sa:rare"})...)
@@ -134,14 +167,28 @@ func Lists() map[string]store.LeaseFilter {
 	lists := map[string]store.LeaseFilter{
 		"of all":                       {},
 		"of an engine":                 {EngineID: "eng_a"},
+		"of an engine, active":         {EngineID: "eng_a", Status: api.LeaseActive},
+		"of an engine, issuing":        {EngineID: "eng_a", Status: api.LeaseIssuing},
+		"of an engine, revoking":       {EngineID: "eng_a", Status: api.LeaseRevoking},
+		"of an engine, revoked":        {EngineID: "eng_a", Status: api.LeaseRevoked},
+		"of a role, active":            {EngineID: "eng_a", Role: "ro", Status: api.LeaseActive},
+		"of a role, issuing":           {EngineID: "eng_a", Role: "ro", Status: api.LeaseIssuing},
+		"of an identity":               {Identity: "sa:2"},
+		"of an identity, active":       {Identity: "sa:2", Status: api.LeaseActive},
+		"of a token, active":           {TokenID: "tok_2", Status: api.LeaseActive},
 		"of a rare engine":             {EngineID: "eng_b"},
 		"of a rare engine, active":     {EngineID: "eng_b", Status: api.LeaseActive},
 		"of a rare role, active":       {EngineID: "eng_a", Role: "rare", Status: api.LeaseActive},
 		"of a rare identity":           {Identity: "sa:rare"},
 		"of a rare identity, active":   {Identity: "sa:rare", Status: api.LeaseActive},
 		"of a rare token, active":      {TokenID: "tok_rare", Status: api.LeaseActive},
+		"of a dead engine, active":     {EngineID: "eng_gone", Status: api.LeaseActive},
+		"of a dead identity, active":   {Identity: "sa:gone", Status: api.LeaseActive},
+		"of a dead token, active":      {TokenID: "tok_gone", Status: api.LeaseActive},
 		"by user name":                 {Username: "v_ro_00000077"},
 		"active":                       {Status: api.LeaseActive, ExpiresAfter: &noon},
+		"issuing":                      {Status: api.LeaseIssuing},
+		"revoking":                     {Status: api.LeaseRevoking},
 		"overdue":                      {OverdueAt: &noon},
 		"overdue of an engine":         {EngineID: "eng_a", OverdueAt: &noon},
 		"revoked":                      {Status: api.LeaseRevoked},
