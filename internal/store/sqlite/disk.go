@@ -45,8 +45,13 @@ var (
 
 // openDisk looks at the files of a store before SQLite does.
 func openDisk(ctx context.Context, database string, cfg Config) (*disk, error) {
-	if err := checkWAL(database + "-wal"); err != nil {
+	mended, err := mendWAL(database + "-wal")
+	if err != nil {
 		return nil, err
+	}
+	if len(mended) > 0 {
+		cfg.Logger.Warn("store: single wrong bits of the log were set right. After a power cut they are writes that were lost; else the disk fails: replace it",
+			"file", database+"-wal", "where", mended)
 	}
 	epoch, err := peekEpoch(ctx, database)
 	if err != nil {

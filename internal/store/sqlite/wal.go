@@ -18,96 +18,127 @@ const (
 	walVersion  = 3007000
 )
 
-// checkWAL refuses a WAL in which one bit is wrong. SQLite takes the first frame whose checksum does
-// not match for the end, as after a power cut in the middle of a write, and drops all that follows,
-// acknowledged or not. What a power cut leaves unwritten differs in more than one bit; so where a
-// single flipped bit makes header or frame match again, the disk has flipped it.
-func checkWAL(path string) error {
-	file, err := os.Open(path)
+// mendWAL sets single wrong bits of a WAL right and tells where they were. SQLite takes the first
+// frame whose checksum does not match for the end, as after a power cut in the middle of a write, and
+// drops all that follows, acknowledged or not. Where turning one bit over makes header or frame match
+// again, that is what was written: whether the disk flipped the bit, or a write was lost over what had
+// been there before and differed in no more. Where it may be one of several bits and the frame behind does
+// not tell which, it fails: the checksum is weak in the high bits of words. What is set right is flushed
+// before SQLite sees it; done again, it finds nothing.
+func mendWAL(path string) (mended []string, err error) {
+	file, err := os.OpenFile(path, os.O_RDWR, 0)
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil
+		return nil, nil
 	}
 	if err != nil {
-		return fmt.Errorf("look at the store's log: %w", err)
+		return nil, fmt.Errorf("look at the store's log: %w", err)
 	}
-	defer file.Close()
+	defer func() { err = errors.Join(err, file.Close()) }()
+	mended, err = mend(file)
+	if err == nil && len(mended) > 0 {
+		err = file.Sync()
+	}
+	if err != nil {
+		err = fmt.Errorf("look for wrong bits in the store's log, %s: %w", path, err)
+	}
+	return mended, err
+}
+
+// mend goes through the log up to its end: the first frame that no single bit explains.
+func mend(file *os.File) (mended []string, err error) {
 	r := bufio.NewReaderSize(file, 1<<18)
-	header := make([]byte, walHeader)
-	if _, err := io.ReadFull(r, header); err != nil {
-		return ended(err)
-	}
-	w, ok := openWAL(header)
-	if !ok {
-		return flipped(header, path, "the header", func(b []byte) bool { _, ok := openWAL(b); return ok })
-	}
-	frame := make([]byte, frameHeader+pageSize)
-	for n := 1; ; n++ {
-		if _, err := io.ReadFull(r, frame); err != nil {
-			return ended(err)
+	at, part := int64(0), make([]byte, walHeader)
+	for w := (wal{}); ; part = make([]byte, frameHeader+pageSize) {
+		if _, err := io.ReadFull(r, part); errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
+			return mended, nil
+		} else if err != nil {
+			return mended, err
 		}
-		if !w.matches(frame) {
-			return flipped(frame, path, fmt.Sprintf("frame %d", n), w.matches)
+		next, ok := w.next(part)
+		if !ok {
+			behind, _ := r.Peek(frameHeader + pageSize) // what is shorter matches nothing
+			k, err := w.flipped(part, behind)
+			if err != nil {
+				return mended, fmt.Errorf("at byte %d: %w", at, err)
+			} else if k < 0 {
+				return mended, nil
+			}
+			if _, err := file.WriteAt(part[k:k+1], at+int64(k)); err != nil {
+				return mended, err
+			}
+			mended = append(mended, fmt.Sprintf("byte %d", at+int64(k)))
+			next, _ = w.next(part)
 		}
-		w.one, w.two = w.sum(w.one, w.two, frame[:8], frame[frameHeader:])
+		w, at = next, at+int64(len(part))
 	}
 }
 
-// ended tells the end of the file, where nothing is left to look at, from a failure.
-func ended(err error) error {
-	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
-		return nil
-	}
-	return fmt.Errorf("look at the store's log: %w", err)
-}
+var errAmbiguous = errors.New("one bit is wrong, and which one cannot be told. Copy the folder to another disk and restore from a backup; " +
+	"moving the log away opens the store without what it holds")
 
-// flipped fails when b, which does not match, does so with one bit turned over.
-func flipped(b []byte, path, what string, matches func(b []byte) bool) error {
-	for bit := range 8 * len(b) {
-		b[bit/8] ^= 1 << (bit % 8)
-		if matches(b) {
-			return fmt.Errorf("open store: %s is damaged: one bit of %s is wrong, and what was written after it would be lost. Copy the folder to another disk and restore from a backup; moving the file away opens the store without what it holds", path, what)
+// flipped turns over the one bit of part, which does not match, that makes it match, and tells in which
+// byte it is: -1 if there is none. Of several bits it is the one after which the frame behind matches, too.
+func (w wal) flipped(part, behind []byte) (k int, err error) {
+	var bits, followed []int
+	for bit := range 8 * len(part) {
+		part[bit/8] ^= 1 << (bit % 8)
+		if next, ok := w.next(part); ok {
+			bits = append(bits, bit)
+			if _, ok := next.next(behind); ok {
+				followed = append(followed, bit)
+			}
 		}
-		b[bit/8] ^= 1 << (bit % 8)
+		part[bit/8] ^= 1 << (bit % 8)
 	}
-	return nil
+	if len(bits) > 1 {
+		bits = followed
+		if len(bits) != 1 {
+			return 0, errAmbiguous
+		}
+	}
+	if len(bits) == 0 {
+		return -1, nil
+	}
+	part[bits[0]/8] ^= 1 << (bits[0] % 8)
+	return bits[0] / 8, nil
 }
 
-// wal is what the frames of a WAL must match: its salt, and the checksum of all before.
+// wal is how far a WAL was read: its salt, and the checksum of all before.
 type wal struct {
-	order    binary.ByteOrder
+	order    binary.ByteOrder // nil before the header
 	salt     [8]byte
 	one, two uint32
 }
 
-// openWAL reads the header of a WAL.
-func openWAL(b []byte) (w wal, ok bool) {
-	magic := binary.BigEndian.Uint32(b)
+// next reads on by the header or a frame, and tells whether that matches what was before it. Of an
+// older use of the file, which is what mostly follows the last frame, not even the salt is alike.
+func (w wal) next(part []byte) (next wal, ok bool) {
+	if w.order == nil {
+		return openWAL(part)
+	}
+	if len(part) != frameHeader+pageSize || [8]byte(part[8:16]) != w.salt {
+		return w, false
+	}
+	w.sum(part[:8])
+	w.sum(part[frameHeader:])
+	return w, binary.BigEndian.Uint32(part[16:]) == w.one && binary.BigEndian.Uint32(part[20:]) == w.two
+}
+
+func openWAL(header []byte) (w wal, ok bool) {
+	magic := binary.BigEndian.Uint32(header)
 	w.order = binary.LittleEndian
 	if magic&1 != 0 {
 		w.order = binary.BigEndian
 	}
-	w.salt = [8]byte(b[16:24])
-	w.one, w.two = w.sum(0, 0, b[:24])
-	return w, magic&^1 == walMagic && binary.BigEndian.Uint32(b[4:]) == walVersion && binary.BigEndian.Uint32(b[8:]) == pageSize &&
-		binary.BigEndian.Uint32(b[24:]) == w.one && binary.BigEndian.Uint32(b[28:]) == w.two
+	w.salt = [8]byte(header[16:24])
+	w.sum(header[:24])
+	return w, magic&^1 == walMagic && binary.BigEndian.Uint32(header[4:]) == walVersion && binary.BigEndian.Uint32(header[8:]) == pageSize &&
+		binary.BigEndian.Uint32(header[24:]) == w.one && binary.BigEndian.Uint32(header[28:]) == w.two
 }
 
-// matches tells whether a frame is the next one. Of an older use of the file, which is what mostly
-// follows the last frame, not even the salt is alike.
-func (w *wal) matches(frame []byte) bool {
-	if [8]byte(frame[8:16]) != w.salt {
-		return false
+func (w *wal) sum(b []byte) {
+	for ; len(b) >= 8; b = b[8:] {
+		w.one += w.order.Uint32(b) + w.two
+		w.two += w.order.Uint32(b[4:]) + w.one
 	}
-	one, two := w.sum(w.one, w.two, frame[:8], frame[frameHeader:])
-	return binary.BigEndian.Uint32(frame[16:]) == one && binary.BigEndian.Uint32(frame[20:]) == two
-}
-
-func (w *wal) sum(one, two uint32, parts ...[]byte) (uint32, uint32) {
-	for _, b := range parts {
-		for ; len(b) >= 8; b = b[8:] {
-			one += w.order.Uint32(b) + two
-			two += w.order.Uint32(b[4:]) + one
-		}
-	}
-	return one, two
 }
