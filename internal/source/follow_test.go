@@ -14,10 +14,10 @@ import (
 	"github.com/scaivault/scaivault/internal/source"
 )
 
-// reconnecting makes every issuance log in anew, with the root that its connection was opened with.
+// reconnecting makes every issuance and look log in anew, with the root that its connection was opened with.
 func (w *world) reconnecting() {
 	w.host.SetFault(func(c leasetest.Call) leasetest.Fault {
-		if c.Op == "issue" {
+		if c.Op == "issue" || c.Op == "check" {
 			return leasetest.Fault{Kind: leasetest.Reconnect}
 		}
 		return leasetest.Fault{}
@@ -82,6 +82,33 @@ func TestFollowedAtAnyMoment(t *testing.T) {
 			w.opening, w.store.read = nil, nil
 			next.Release()
 			h.Release()
+		}
+	})
+}
+
+// Who only looks at an engine follows its root, too: to a version of another node, and to the candidate
+// of one that died before the source answered.
+func TestHealthFollows(t *testing.T) {
+	inWorld(t, func(w *world) {
+		w.reconnecting()
+		w.mustUse()
+		other := w.another()
+		healthy := func() {
+			w.Helper()
+			if h := w.health(); h.Status != api.EngineHealthy {
+				w.Errorf("%+v", h)
+			}
+		}
+		other.mustRotate()
+		healthy()
+		w.atSetRoot(leasetest.Fault{Kind: leasetest.LoseAfter})
+		w.wantCode(other.rotate(), fault.EngineUnavailable)
+		w.reconnecting()
+		healthy()
+		w.wantRoot(3)
+		w.host.AcceptRoot("by-hand")
+		if h := w.health(); h.Status != api.EngineMisconfigured {
+			w.Errorf("%+v", h)
 		}
 	})
 }

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/scaivault/scaivault/api"
+	"github.com/scaivault/scaivault/engine"
 	"github.com/scaivault/scaivault/internal/access"
 	"github.com/scaivault/scaivault/internal/store"
 )
@@ -47,7 +48,17 @@ func (s *Service) look(ctx context.Context, e *Engine, out *api.EngineHealth) {
 		return
 	}
 	defer h.Release()
-	found := h.Check(ctx)
+	var found engine.Health
+	err = s.Follow(ctx, e, h, func() error {
+		if found = h.Check(ctx); found.Status != api.EngineMisconfigured {
+			return nil
+		}
+		return &engine.Error{Kind: engine.Misconfigured, Reason: found.Error}
+	})
+	if err != nil && engine.KindOf(err) != engine.Misconfigured { // nothing else could be opened
+		fail(api.EngineUnreachable, Reason(err))
+		return
+	}
 	out.Status, out.LatencyMS, out.TLS = found.Status, found.Latency.Milliseconds(), found.TLS
 	out.ClockOffsetMS = found.ClockOffset.Milliseconds()
 	out.MissingGrants = append(out.MissingGrants, found.MissingGrants...)

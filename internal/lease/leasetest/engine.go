@@ -444,7 +444,11 @@ func (e *Engine) Now(ctx context.Context) (now time.Time, err error) {
 // Check looks at the source.
 func (e *Engine) Check(ctx context.Context) engine.Health {
 	if err := e.call(ctx, Call{Op: "check"}, e.here); err != nil {
-		return engine.Health{Status: "unreachable", Error: err.Error(), TLS: "none"}
+		status := "unreachable"
+		if engine.KindOf(err) == engine.Misconfigured {
+			status = "misconfigured"
+		}
+		return engine.Health{Status: status, Error: err.Error(), TLS: "none"}
 	}
 	return engine.Health{Status: "healthy", TLS: "none"}
 }
