@@ -1,0 +1,224 @@
+package mongodb
+
+import (
+	"context"
+	"crypto/sha256"
+	"slices"
+	"sync"
+
+	"go.mongodb.org/mongo-driver/v2/bson"
+
+	"github.com/scaivault/scaivault/engine"
+	"github.com/scaivault/scaivault/internal/failpoint"
+)
+
+// batchSize is how many users are ended together.
+const batchSize = 100
+
+const revokingUser = "revoke a credential"
+
+// Revoke implements engine.Engine.
+func (e *Engine) Revoke(ctx context.Context, r engine.Recipe) (engine.Outcome, error) {
+	result := e.RevokeBatch(ctx, []engine.Recipe{r})[0]
+	return result.Outcome, result.Err
+}
+
+// RevokeBatch implements engine.BatchRevoker. A member that cannot be reached leaves the credential
+// half dead: nobody can tell that the member refuses it, and the error says which one it is.
+func (e *Engine) RevokeBatch(ctx context.Context, rs []engine.Recipe) []engine.Result {
+	results := make([]engine.Result, len(rs))
+	places := map[user][]int{} // of each user in rs
+	var users []user
+	for i, raw := range rs {
+		r, err := e.readRecipe(raw)
+		if err != nil {
+			results[i].Err = err
+			continue
+		}
+		if places[r.user()] == nil {
+			users = append(users, r.user())
+		}
+		places[r.user()] = append(places[r.user()], i)
+	}
+	for batch := range slices.Chunk(users, batchSize) {
+		for u, err := range e.end(ctx, batch) {
+			for _, i := range places[u] {
+				results[i].Err = err
+			}
+		}
+	}
+	failpoint.Hit(failpoint.R3)
+	return results
+}
+
+// end kills users. A user is dropped first, at the primary and by a majority: from then on each member
+// that has heard of it refuses new logins and the next command of old ones. Then each member is asked
+// whether it has, and what it still executes for the user is ended (law L2).
+func (e *Engine) end(ctx context.Context, users []user) map[user]error {
+	errs := map[user]error{}
+	fail := func(err error) map[user]error {
+		for _, u := range users {
+			errs[u] = plain(err)
+		}
+		return errs
+	}
+	ctx, cancel := e.operation(ctx)
+	defer cancel()
+	s, err := e.whole()
+	if err != nil {
+		return fail(err)
+	}
+	if _, err := e.recognise(ctx, s, revokingUser); err != nil {
+		return fail(err)
+	}
+	found, err := s.find(ctx, revokingUser, users)
+	if err != nil {
+		return fail(err)
+	}
+	ended := slices.Clone(users)
+	var dropped []user
+	for _, a := range found {
+		if e.ours(a) {
+			dropped = append(dropped, a.user)
+			continue
+		}
+		e.log.Warn("a user that bears the name of a credential is not ours: left alone", "username", a.Name, "database", a.Database)
+		ended = slices.DeleteFunc(ended, func(u user) bool { return u == a.user })
+	}
+	for u, err := range e.drop(ctx, s, dropped) {
+		errs[u] = plain(err)
+		ended = slices.DeleteFunc(ended, func(other user) bool { return other == u })
+	}
+	if len(ended) == 0 {
+		return errs
+	}
+	if err := e.clear(ctx, s, ended); err != nil {
+		for _, u := range ended {
+			errs[u] = plain(err)
+		}
+	}
+	return errs
+}
+
+// drop drops users at the primary. It gives the errors of those that could not be dropped; one that is
+// gone already is dropped.
+func (e *Engine) drop(ctx context.Context, s *server, users []user) map[user]error {
+	errs := map[user]error{}
+	var mu sync.Mutex
+	var wg sync.WaitGroup
+	turns := make(chan struct{}, *e.config.MaxOpenConnections)
+	for _, u := range users {
+		turns <- struct{}{}
+		wg.Go(func() {
+			defer func() { <-turns }()
+			err := s.write(ctx, u.Database, bson.D{{Key: "dropUser", Value: u.Name}})
+			if err != nil && code(err) != codeUserNotFound {
+				mu.Lock()
+				errs[u] = sentError(revokingUser, err)
+				mu.Unlock()
+			}
+		})
+	}
+	wg.Wait()
+	return errs
+}
+
+// clear proves on every member that users are gone, and ends what it still does for them. A member that
+// does not answer takes half of the time, so that the others get theirs.
+func (e *Engine) clear(ctx context.Context, s *server, users []user) error {
+	members, err := e.list(ctx, s)
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(ctx, e.config.OperationTimeout.Std()/2)
+	defer cancel()
+	return everywhere(revokingUser, members, onEach(members, func(m member) error { return m.clear(ctx, users) }))
+}
+
+func (m member) clear(ctx context.Context, users []user) error {
+	if m.router { // it would go on for half a minute with what it remembers
+		if _, err := m.run(ctx, adminDB, bson.D{{Key: "invalidateUserCache", Value: 1}}); err != nil {
+			return asked(revokingUser+": make "+m.address+" forget its users", err)
+		}
+	}
+	err := poll(ctx, revokingUser+": the member "+m.address+" has not heard of it yet", func() (bool, error) {
+		left, err := m.find(ctx, revokingUser, users)
+		return len(left) == 0, err
+	})
+	if err != nil {
+		return err
+	}
+	if err := m.killSessions(ctx, users); err != nil {
+		return err
+	}
+	return poll(ctx, revokingUser+": what "+m.address+" does for it was told to end, and goes on", func() (bool, error) {
+		left, err := m.running(ctx, users)
+		if err != nil || len(left) == 0 {
+			return err == nil, err
+		}
+		return false, m.kill(ctx, left)
+	})
+}
+
+// killSessions ends the sessions of users with their operations, cursors and transactions. They are
+// named by a digest: the command that takes names fails, in many versions, for users that are gone.
+func (m member) killSessions(ctx context.Context, users []user) error {
+	patterns := make([]bson.D, len(users))
+	for i, u := range users {
+		digest := sha256.Sum256([]byte(u.Name + "@" + u.Database))
+		patterns[i] = bson.D{{Key: "uid", Value: bson.Binary{Data: digest[:]}}}
+	}
+	_, err := m.run(ctx, adminDB, bson.D{{Key: "killAllSessionsByPattern", Value: patterns}})
+	if err != nil {
+		return asked(revokingUser+": end its sessions", err)
+	}
+	return nil
+}
+
+// running are the operations that a member executes for users, in a session or without one.
+func (m member) running(ctx context.Context, users []user) ([]bson.RawValue, error) {
+	const attempt = revokingUser + ": look for its operations"
+	names := make([]string, len(users))
+	for i, u := range users {
+		names[i] = u.Name
+	}
+	answer, err := m.run(ctx, adminDB, bson.D{
+		{Key: "aggregate", Value: 1},
+		{Key: "pipeline", Value: []bson.D{
+			{{Key: "$currentOp", Value: bson.D{{Key: "allUsers", Value: true}}}},
+			{{Key: "$match", Value: bson.D{{Key: "effectiveUsers.user", Value: bson.D{{Key: "$in", Value: names}}}}}},
+			{{Key: "$project", Value: bson.D{{Key: "opid", Value: 1}, {Key: "effectiveUsers", Value: 1}}}},
+		}},
+		{Key: "cursor", Value: bson.D{{Key: "batchSize", Value: int32(1000)}}},
+	})
+	if err != nil {
+		return nil, asked(attempt, err)
+	}
+	var found struct {
+		Cursor struct {
+			Batch []struct {
+				ID    bson.RawValue `bson:"opid"`
+				Users []user        `bson:"effectiveUsers"`
+			} `bson:"firstBatch"`
+		} `bson:"cursor"`
+	}
+	if err := bson.Unmarshal(answer, &found); err != nil {
+		return nil, refusedAnswer(attempt, err)
+	}
+	var ids []bson.RawValue
+	for _, o := range found.Cursor.Batch {
+		if slices.ContainsFunc(o.Users, func(u user) bool { return slices.Contains(users, u) }) {
+			ids = append(ids, o.ID)
+		}
+	}
+	return ids, nil
+}
+
+func (m member) kill(ctx context.Context, operations []bson.RawValue) error {
+	for _, id := range operations {
+		if _, err := m.run(ctx, adminDB, bson.D{{Key: "killOp", Value: 1}, {Key: "op", Value: id}}); err != nil {
+			return asked(revokingUser+": end its operations", err)
+		}
+	}
+	return nil
+}
