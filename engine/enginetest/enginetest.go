@@ -6,6 +6,8 @@ package enginetest
 
 import (
 	"context"
+	"maps"
+	"slices"
 	"testing"
 	"time"
 
@@ -25,6 +27,8 @@ type Target struct {
 	Address string
 	// Role is one that works at the source.
 	Role engine.Role
+	// Public are the fields of a credential that are no secrets, besides its username.
+	Public []string
 
 	// Login tries to use a credential as its holder would.
 	Login func(ctx context.Context, data map[string]statement.Secret) (Session, error)
@@ -182,6 +186,15 @@ func (b *bench) revoke(e engine.Engine, r engine.Recipe) {
 	if outcome.Residue != "" {
 		b.Fatalf("revoke left a residue: %s", outcome.Residue)
 	}
+}
+
+// secrets are what nobody but the holder of a credential may see.
+func (b *bench) secrets(p *engine.Plan) map[string]statement.Secret {
+	secrets := maps.Clone(p.Data)
+	maps.DeleteFunc(secrets, func(field string, value statement.Secret) bool {
+		return value.Reveal() == p.Username || slices.Contains(b.target.Public, field)
+	})
+	return secrets
 }
 
 func (b *bench) login(data map[string]statement.Secret) (Session, error) {

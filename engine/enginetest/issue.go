@@ -3,12 +3,13 @@ package enginetest
 import (
 	"context"
 	"errors"
+	"maps"
+	"slices"
 	"strings"
 	"sync"
 	"time"
 
 	"github.com/scaivault/scaivault/engine"
-	"github.com/scaivault/scaivault/internal/statement"
 )
 
 func testIssue(b *bench) {
@@ -30,10 +31,7 @@ func testIssue(b *bench) {
 func testNoSecretInRecipe(b *bench) {
 	e := b.open()
 	c := b.issue(e)
-	for name, value := range c.Data {
-		if value.Reveal() == c.Username {
-			continue
-		}
+	for name, value := range b.secrets(c.Plan) {
 		if strings.Contains(string(c.recipe), value.Reveal()) || strings.Contains(string(c.Plan.Recipe), value.Reveal()) {
 			b.Errorf("the recipe holds the credential's %s", name)
 		}
@@ -181,12 +179,7 @@ func testSecretsStayOutOfTheLog(b *bench) {
 		}
 	}
 	b.revoke(e, c.recipe)
-	secrets := []statement.Secret{}
-	for _, value := range c.Data {
-		if value.Reveal() != c.Username {
-			secrets = append(secrets, value)
-		}
-	}
+	secrets := slices.Collect(maps.Values(b.secrets(c.Plan)))
 	if r, ok := e.(engine.RootRotator); ok {
 		candidate, err := r.PlanRoot(b.Context())
 		if err != nil {

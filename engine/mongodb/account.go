@@ -17,7 +17,7 @@ type user struct {
 
 // account is a user as the source has it.
 type account struct {
-	user       `bson:",inline"`
+	User       user          `bson:",inline"`
 	CustomData bson.RawValue `bson:"customData"` // of a stranger it may be anything
 }
 
@@ -39,7 +39,7 @@ func signature(namer *statement.Namer, u user) string {
 func (e *Engine) ours(a account) bool {
 	document, _ := a.CustomData.DocumentOK()
 	signed, _ := document.Lookup("scaivault", "mark").StringValueOK()
-	return e.options.Namer.Ours(a.Name) && signed == signature(e.options.Namer, a.user)
+	return e.options.Namer.Ours(a.User.Name) && signed == signature(e.options.Namer, a.User)
 }
 
 // find looks users up; those that are not there are left out.

@@ -58,7 +58,11 @@ func (e *Engine) examine(ctx context.Context, h *engine.Health) error {
 		return err
 	}
 	router := said.Message == "isdbgrid"
-	for _, right := range e.rights(router) {
+	p, err := e.connector.place(ctx)
+	if err != nil {
+		return err
+	}
+	for _, right := range append(e.rights(router), on(p.authSource, "changeOwnPassword")) {
 		if !held.have(right) {
 			h.MissingGrants = append(h.MissingGrants, right.statement())
 		}
@@ -80,7 +84,7 @@ func (e *Engine) examineMembers(ctx context.Context, s *server, h *engine.Health
 	}
 	ctx, cancel := context.WithTimeout(ctx, e.config.ConnectTimeout.Std())
 	defer cancel()
-	errs := onEach(members, func(m member) error { _, err := m.find(ctx, "check the member "+m.address, []user{nobody}); return err })
+	errs := onEach(members, func(m member) error { return m.welcomes(ctx) })
 	for i, err := range errs {
 		address := members[i].address
 		switch host, _, _ := net.SplitHostPort(address); {
@@ -96,8 +100,13 @@ func (e *Engine) examineMembers(ctx context.Context, s *server, h *engine.Health
 	return nil
 }
 
-// nobody is no user: names of ours end with a checksum that this has not.
-var nobody = user{"scaivault-nobody", adminDB}
+// welcomes tells whether root can log in at a member.
+func (m member) welcomes(ctx context.Context) error {
+	if _, err := m.run(ctx, adminDB, bson.D{{Key: "connectionStatus", Value: 1}}); err != nil {
+		return asked("check the member "+m.address, err)
+	}
+	return nil
+}
 
 // rights are what root needs: for the source as a whole, and in each database in which roles have their
 // users. The same stand in the guide, whose root is what the tests run with.

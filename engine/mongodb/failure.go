@@ -127,8 +127,8 @@ func silence(attempt string, err error) *engine.Error {
 		return misconfigured(attempt+": the source refuses the root credentials", nil)
 	case strings.Contains(text, "auth error"):
 		return misconfigured(attempt+": the source takes no login by SCRAM-SHA-256 for root", err)
-	case errors.As(err, &waiting):
-		return busy(attempt+": all connections are in use", err)
+	case errors.As(err, &waiting): // issuances leave one for others, so those in use are not answered
+		return unreachable(attempt+": it did not answer in time on any connection", err)
 	case errors.As(err, &selection) && errors.Is(err, context.DeadlineExceeded):
 		return unreachable(attempt+": it did not answer in time, or has no primary", err)
 	case errors.As(err, &selection), errors.Is(err, mongo.ErrClientDisconnected):

@@ -63,19 +63,18 @@ func (e *Engine) fence(database string) *fence {
 func (e *Engine) retire(g grant) {
 	e.mu.Lock()
 	f := e.fences[g.Database]
+	e.mu.Unlock()
 	if f == nil || f.Role != g.Role {
-		e.mu.Unlock()
 		return
 	}
-	delete(e.fences, g.Database)
-	e.mu.Unlock()
+	e.forget(f)
 	f.mu.Lock()
 	f.state = retired
 	f.mu.Unlock()
 }
 
-// raise makes the fence unless it is there. The error says that no user can have been made behind it
-// since.
+// raise makes the fence unless it is there, of which there is what was seen some time before. The error
+// says that no user can have been made behind it since.
 func (e *Engine) raise(ctx context.Context, s *server, f *fence, there bool) error {
 	const attempt = issuingUser + ": make the role that keeps late creations out"
 	f.mu.Lock()
@@ -83,19 +82,27 @@ func (e *Engine) raise(ctx context.Context, s *server, f *fence, there bool) err
 	switch {
 	case f.state == raised && there:
 		return nil
-	case f.state != drawn:
-		return gone(nil)
+	case f.state == raised: // since somebody looked, or it was dropped by another node
+		seen, err := s.exist(ctx, attempt, []grant{f.grant})
+		if err != nil || seen[f.grant] {
+			return err
+		}
+	case f.state == drawn:
+		if err := s.makeRole(ctx, f.grant, nil, nil); err != nil {
+			f.state = retired
+			e.forget(f)
+			return asked(attempt, err)
+		}
+		f.state = raised
+		e.sweep(ctx, s, f.Database)
+		return nil
 	}
-	f.state = raised
-	if err := s.makeRole(ctx, f.grant, nil, nil); err != nil {
-		f.state = retired
-		e.forget(f)
-		return asked(attempt, err)
-	}
-	e.sweep(ctx, s, f.Database)
-	return nil
+	f.state = retired
+	e.forget(f)
+	return gone()
 }
 
+// forget makes the next plan draw another fence.
 func (e *Engine) forget(f *fence) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -105,8 +112,8 @@ func (e *Engine) forget(f *fence) {
 }
 
 // gone is the error of an issuance whose fence was dropped.
-func gone(err error) error {
-	return busy(issuingUser+": what was under way was just cut off by a settlement: ask again", err)
+func gone() error {
+	return busy(issuingUser+": what was under way was just cut off, because another issuance did not answer: ask again", nil)
 }
 
 // sweep drops the fences that nobody needs any more. What cannot be dropped now is next time.

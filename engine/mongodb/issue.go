@@ -125,7 +125,7 @@ func (e *Engine) makeUser(ctx context.Context, s *server, p *engine.Plan, r *rol
 		return failure(engine.NameTaken, issuingUser+": a user of the planned name exists", nil)
 	case code(err) == codeRoleNotFound && strings.Contains(err.Error(), d.fence.Role):
 		e.retire(d.fence.grant)
-		return gone(nil)
+		return gone()
 	}
 	return sentError(issuingUser, err)
 }

@@ -42,7 +42,7 @@ func (e *Engine) List(ctx context.Context) ([]engine.Account, error) {
 	var accounts []engine.Account
 	for _, a := range found {
 		if e.ours(a) {
-			accounts = append(accounts, engine.Account{Username: a.Name, Recipe: recipe{Source: e.source, Username: a.Name, Database: a.Database}.encode()})
+			accounts = append(accounts, engine.Account{Username: a.User.Name, Recipe: recipe{Source: e.source, Username: a.User.Name, Database: a.User.Database}.encode()})
 		}
 	}
 	return accounts, nil

@@ -79,11 +79,11 @@ func (e *Engine) end(ctx context.Context, users []user) map[user]error {
 	var dropped []user
 	for _, a := range found {
 		if e.ours(a) {
-			dropped = append(dropped, a.user)
+			dropped = append(dropped, a.User)
 			continue
 		}
-		e.log.Warn("a user that bears the name of a credential is not ours: left alone", "username", a.Name, "database", a.Database)
-		ended = slices.DeleteFunc(ended, func(u user) bool { return u == a.user })
+		e.log.Warn("a user that bears the name of a credential is not ours: left alone", "username", a.User.Name, "database", a.User.Database)
+		ended = slices.DeleteFunc(ended, func(u user) bool { return u == a.User })
 	}
 	for u, err := range e.drop(ctx, s, dropped) {
 		errs[u] = plain(err)

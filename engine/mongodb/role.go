@@ -52,6 +52,9 @@ func parseRole(raw json.RawMessage) (*role, error) {
 			return nil, engine.Invalid("roles: entry %d, %.60q, %s", i+1, g.Role, why)
 		}
 	}
+	if i := slices.IndexFunc(r.Roles, func(g grant) bool { return g.Database != r.Database }); i >= 0 && len(r.Privileges) > 0 && r.Database != adminDB {
+		return nil, engine.Invalid("roles: entry %d, %.60q, is outside of database %s: together with privileges it would be inherited, which MongoDB allows across databases only in admin", i+1, r.Roles[i].Role, r.Database)
+	}
 	for i, p := range r.Privileges {
 		if why := badPrivilege(p, r.Database); why != "" {
 			return nil, engine.Invalid("privileges: entry %d %s", i+1, why)

@@ -1,0 +1,274 @@
+package mongodb_test
+
+import (
+	"context"
+	"encoding/json"
+	"flag"
+	"log/slog"
+	"net"
+	"os"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"go.mongodb.org/mongo-driver/v2/bson"
+	driver "go.mongodb.org/mongo-driver/v2/mongo"
+
+	"github.com/scaivault/scaivault/engine"
+	"github.com/scaivault/scaivault/engine/mongodb"
+	"github.com/scaivault/scaivault/internal/ident"
+	"github.com/scaivault/scaivault/internal/statement"
+	"github.com/scaivault/scaivault/test/mongotest"
+)
+
+// TestMain runs many tests at once: they wait for servers more than they compute.
+func TestMain(m *testing.M) {
+	flag.Parse()
+	if err := flag.Set("test.parallel", "8"); err != nil {
+		panic(err)
+	}
+	os.Exit(m.Run())
+}
+
+// The root that the guide makes, and the database in which it may have users.
+const (
+	guideRoot, rootPassword = "scaivault", "a-long-one"
+	appDB                   = "app"
+)
+
+// readApp is what roles are where it does not matter.
+const readApp = `{"database": "app", "roles": [{"role": "read", "db": "app"}]}`
+
+// guide are the commands that the guide to the engine shows, in the order of the guide.
+func guide(t testing.TB) []bson.D {
+	t.Helper()
+	text, err := os.ReadFile("../../docs/engines/mongodb.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var commands []bson.D
+	for _, block := range strings.Split(string(text), "```js\n")[1:] {
+		block, _, _ = strings.Cut(block, "```")
+		for _, statement := range strings.Split(block, `db.getSiblingDB("admin").runCommand(`)[1:] {
+			document, _, ok := strings.Cut(statement, ")\n")
+			var command bson.D
+			if err := bson.UnmarshalExtJSON([]byte(document), false, &command); err != nil || !ok {
+				t.Fatalf("the guide shows what is no command: %s: %v", document, err)
+			}
+			commands = append(commands, command)
+		}
+	}
+	return commands
+}
+
+// setUp makes the root of the guide, under a name of its own where the server is not: a real one may be
+// used by many tests.
+func setUp(t testing.TB, s *mongotest.Server) (root string) {
+	t.Helper()
+	root = guideRoot
+	if mongotest.Real() != "" {
+		root = guideRoot + "-" + ident.New("t")
+	}
+	made := map[string]bool{}
+	for _, command := range guide(t) {
+		kind := command[0].Key
+		if made[kind] {
+			continue // what it shows for other cases
+		}
+		made[kind] = true
+		renamed, err := bson.MarshalExtJSON(command, false, false)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := bson.UnmarshalExtJSON([]byte(strings.ReplaceAll(string(renamed), `"`+guideRoot+`"`, `"`+root+`"`)), false, &command); err != nil {
+			t.Fatal(err)
+		}
+		s.Do(t, "admin", command)
+	}
+	if !made["createRole"] || !made["createUser"] {
+		t.Fatal("the guide makes no root")
+	}
+	t.Cleanup(func() {
+		if mongotest.Real() != "" {
+			_, _ = s.Try("admin", bson.D{{Key: "dropUser", Value: root}})
+			_, _ = s.Try("admin", bson.D{{Key: "dropRole", Value: root}})
+		}
+	})
+	return root
+}
+
+// source is a server, and engines over it.
+type source struct {
+	server  *mongotest.Server
+	root    string
+	url     string
+	namer   *statement.Namer
+	secrets map[string]map[string]statement.Secret
+}
+
+func newSource(t testing.TB, opts ...mongotest.Option) *source {
+	t.Helper()
+	s := &source{server: mongotest.Start(t, opts...), namer: newNamer()}
+	s.root = setUp(t, s.server)
+	s.server.Do(t, appDB, bson.D{{Key: "insert", Value: "things"}, {Key: "documents", Value: bson.A{bson.D{{Key: "one", Value: 1}}}}})
+	addresses := []string{s.server.Addr()}
+	for _, m := range s.server.Members {
+		addresses = append(addresses, m.Addr())
+	}
+	slices.Sort(addresses)
+	s.url = "mongodb://{{username}}:{{password}}@" + strings.Join(slices.Compact(addresses), ",") + "/"
+	return s
+}
+
+// newNamer is of an installation of its own: a real server is shared by tests.
+func newNamer() *statement.Namer {
+	return statement.NewNamer("inst_"+ident.New("tnt"), []byte("key of the test"), nil)
+}
+
+func (s *source) options(extra map[string]any) engine.Options {
+	c := map[string]any{"connection_url": s.url, "root_credentials_path": "infra/root", "operation_timeout": "30s"}
+	for k, v := range extra {
+		c[k] = v
+	}
+	raw, err := json.Marshal(c)
+	if err != nil {
+		panic(err)
+	}
+	var dialer net.Dialer
+	return engine.Options{
+		Installation: "installation-1", EngineID: "eng_1", EngineName: "store", Node: "node-1", Epoch: 1,
+		Config: raw, Root: map[string]statement.Secret{"username": statement.Secret(s.root), "password": rootPassword},
+		Secret: func(_ context.Context, path string) (map[string]statement.Secret, error) { return s.secrets[path], nil },
+		Namer:  s.namer, Dial: dialer.DialContext, Logger: slog.New(slog.DiscardHandler),
+	}
+}
+
+func open(t testing.TB, o engine.Options) *mongodb.Engine {
+	t.Helper()
+	e, err := mongodb.Type{}.Open(t.Context(), o)
+	if err != nil {
+		t.Fatalf("open: %v", err)
+	}
+	t.Cleanup(e.Close)
+	return e.(*mongodb.Engine)
+}
+
+func (s *source) open(t testing.TB, extra map[string]any) *mongodb.Engine {
+	t.Helper()
+	return open(t, s.options(extra))
+}
+
+func parseRole(t testing.TB, document string) engine.Role {
+	t.Helper()
+	r, err := mongodb.Type{}.ParseRole(json.RawMessage(document))
+	if err != nil {
+		t.Fatalf("parse the role %s: %v", document, err)
+	}
+	return r
+}
+
+func plan(t testing.TB, e engine.Engine, role string) *engine.Plan {
+	t.Helper()
+	p, err := e.Plan(t.Context(), engine.PlanRequest{LeaseID: ident.New(ident.Lease), RoleName: "reader", Role: parseRole(t, role), ExpiresAt: time.Now().Add(time.Hour)})
+	if err != nil {
+		t.Fatalf("plan: %v", err)
+	}
+	p.Deadline = time.Now().Add(20 * time.Second)
+	return p
+}
+
+// credential is one that was issued.
+type credential struct {
+	data   map[string]statement.Secret
+	name   string
+	recipe engine.Recipe
+}
+
+func issue(t testing.TB, e engine.Engine, role string) credential {
+	t.Helper()
+	p := plan(t, e, role)
+	recipe, err := e.Issue(t.Context(), p)
+	if err != nil {
+		t.Fatalf("issue: %v", err)
+	}
+	return credential{p.Data, p.Username, recipe}
+}
+
+func revoke(t testing.TB, e engine.Engine, r engine.Recipe) {
+	t.Helper()
+	if _, err := e.Revoke(t.Context(), r); err != nil {
+		t.Fatalf("revoke: %v", err)
+	}
+}
+
+// login is the official client as a credential, at one member, with a session that has read.
+func (s *source) login(ctx context.Context, address string, data map[string]statement.Secret) (session, error) {
+	c := s.server.ClientAt(address, data["username"].Reveal(), data["password"].Reveal(), data["database"].Reveal())
+	err := read(ctx, c)
+	if err != nil {
+		_ = c.Disconnect(bg)
+		return session{}, err
+	}
+	return session{c}, nil
+}
+
+func read(ctx context.Context, c *driver.Client) error {
+	return c.Database(appDB).RunCommand(ctx, bson.D{{Key: "find", Value: "things"}, {Key: "limit", Value: 1}}).Err()
+}
+
+// session is an open connection of a credential. Were it lost, the client would log in anew, which fails
+// just so.
+type session struct{ client *driver.Client }
+
+func (s session) Works(ctx context.Context) bool { return read(ctx, s.client) == nil }
+func (s session) Close()                         { _ = s.client.Disconnect(bg) }
+
+// works fails unless the credential reads at every member.
+func (s *source) works(t testing.TB, c credential) {
+	t.Helper()
+	for _, address := range s.addresses() {
+		opened, err := s.login(t.Context(), address, c.data)
+		if err != nil {
+			t.Fatalf("%s does not work at %s: %v", c.name, address, err)
+		}
+		opened.Close()
+	}
+}
+
+// dead fails unless no login works and the source has no such user.
+func (s *source) dead(t testing.TB, c credential) {
+	t.Helper()
+	for _, address := range s.addresses() {
+		if opened, err := s.login(t.Context(), address, c.data); err == nil {
+			opened.Close()
+			t.Errorf("%s logs in at %s", c.name, address)
+		}
+	}
+	if slices.Contains(s.server.Users(t), c.name) {
+		t.Errorf("the user %s is still there", c.name)
+	}
+}
+
+func (s *source) addresses() []string {
+	addresses := []string{s.server.Addr()}
+	for _, m := range s.server.Members {
+		if m.Addr() != s.server.Addr() {
+			addresses = append(addresses, m.Addr())
+		}
+	}
+	return addresses
+}
+
+// eventually looks again until something holds.
+func eventually(t testing.TB, what string, holds func() bool) {
+	t.Helper()
+	for deadline := time.Now().Add(time.Minute); !holds(); time.Sleep(20 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("waited in vain until %s", what)
+		}
+	}
+}
+
+// bg is for looks that may come after the end of a test's own context.
+var bg = context.Background()
