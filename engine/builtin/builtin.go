@@ -3,6 +3,7 @@ package builtin
 
 import (
 	"github.com/scaivault/scaivault/engine"
+	"github.com/scaivault/scaivault/engine/mongodb"
 	"github.com/scaivault/scaivault/engine/postgresql"
 	"github.com/scaivault/scaivault/engine/redis"
 )
@@ -10,6 +11,7 @@ import (
 // Types are all kinds of sources. Another engine is one more line.
 func Types() []engine.Type {
 	return []engine.Type{
+		mongodb.Type{},
 		postgresql.Type{},
 		redis.Type{},
 	}

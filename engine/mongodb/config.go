@@ -16,7 +16,7 @@ type config struct {
 	engine.TLS
 	ConnectionURL  string   `json:"connection_url"`
 	AllowPlaintext bool     `json:"allow_plaintext"`
-	GoneNodes    []string `json:"gone_nodes"`
+	GoneNodes      []string `json:"gone_nodes"`
 
 	target target                  // the parsed ConnectionURL
 	names  *statement.NameTemplate // the parsed UsernameTemplate; nil for the usual names

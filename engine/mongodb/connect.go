@@ -132,7 +132,7 @@ func (c *connector) options(p place, as engine.Login) *options.ClientOptions {
 
 type discard struct{}
 
-func (discard) Info(int, string, ...any)     {}
+func (discard) Info(int, string, ...any)    {}
 func (discard) Error(error, string, ...any) {}
 
 // DialContext implements options.ContextDialer: of hosts that the source itself lists, too, none is
@@ -165,10 +165,22 @@ func (h hitting) Write(b []byte) (int, error) {
 	return n, err
 }
 
+// runTries bounds how often a command is sent: connections that rested while the source was restarted
+// are all dead, and each is found out by itself.
+const runTries = 3
+
 // run sends one command and gives the answer. The driver bounds it at the source, too, by maxTimeMS up
-// to the end of ctx. A command is a document, never a text: nothing in it needs quoting.
+// to the end of ctx. A command is a document, never a text: nothing in it needs quoting. Where the
+// connection is lost it is sent again, but for what makes users and roles: of that nothing may come late
+// that nobody waits for (fence.go). All else comes to the same when it is executed twice.
 func (s *server) run(ctx context.Context, database string, command bson.D) (bson.Raw, error) {
-	return s.client.Database(database).RunCommand(ctx, command).Raw()
+	for tried := 1; ; tried++ {
+		answer, err := s.client.Database(database).RunCommand(ctx, command).Raw()
+		again := unsent(err) || mongo.IsNetworkError(err) && command[0].Key != "createUser" && command[0].Key != "createRole"
+		if !again || tried == runTries || ctx.Err() != nil {
+			return answer, err
+		}
+	}
 }
 
 // write sends a command that changes users or roles, and waits until a majority of the members has it.

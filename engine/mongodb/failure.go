@@ -131,10 +131,17 @@ func silence(attempt string, err error) *engine.Error {
 		return unreachable(attempt+": it did not answer in time on any connection", err)
 	case errors.As(err, &selection) && errors.Is(err, context.DeadlineExceeded):
 		return unreachable(attempt+": it did not answer in time, or has no primary", err)
-	case errors.As(err, &selection), errors.Is(err, mongo.ErrClientDisconnected):
+	case errors.As(err, &selection), unsent(err), errors.Is(err, mongo.ErrClientDisconnected):
 		return unreachable(attempt+": it cannot be reached", err)
 	}
 	return uncertain(attempt+": the source did not answer, so it may have been done", err)
+}
+
+// unsent tells the driver's error for a command that it did not send, because another one had just
+// failed on the connections to the same server.
+func unsent(err error) bool {
+	var cleared interface{ Retryable() bool }
+	return errors.As(err, &cleared) && cleared.Retryable()
 }
 
 // asked maps the failure of a command that changes nothing: that it may have been executed does not

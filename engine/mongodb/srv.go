@@ -20,9 +20,9 @@ type directory struct {
 	name   string
 	lookup resolver
 
-	mu     sync.Mutex
-	last   place
-	asked  time.Time
+	mu    sync.Mutex
+	last  place
+	asked time.Time
 }
 
 // resolver is the part of net.Resolver that a directory needs.

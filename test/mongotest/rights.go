@@ -154,7 +154,7 @@ func (c *conn) judge(cmd command) *serverError {
 }
 
 var writes = map[string]bool{
-	"createUser": true, "updateUser": true, "dropUser": true, "createRole": true, "dropRole": true, "grantRolesToUser": true,
+	"createUser": true, "updateUser": true, "dropUser": true, "createRole": true, "dropRole": true, "grantRolesToUser": true, "grantPrivilegesToRole": true,
 	"insert": true, "update": true, "delete": true, "create": true, "drop": true,
 }
 
@@ -173,12 +173,13 @@ var needed = map[string]func(c *conn, cmd command) []privilege{
 	"createUser": func(_ *conn, cmd command) []privilege {
 		return append(grants(namesIn(cmd, "roles")), privilege{inDatabase(cmd.database), []string{"createUser"}})
 	},
-	"updateUser": updateRights,
-	"dropUser":   onDatabase("dropUser"),
-	"usersInfo":  usersRights,
-	"createRole": createRoleRights,
-	"dropRole":   onDatabase("dropRole"),
-	"rolesInfo":  rolesRights,
+	"updateUser":            updateRights,
+	"dropUser":              onDatabase("dropUser"),
+	"usersInfo":             usersRights,
+	"createRole":            createRoleRights,
+	"grantPrivilegesToRole": createRoleRights,
+	"dropRole":              onDatabase("dropRole"),
+	"rolesInfo":             rolesRights,
 	"grantRolesToUser": func(_ *conn, cmd command) []privilege {
 		return grants(namesIn(cmd, "roles"))
 	},

@@ -47,6 +47,19 @@ var actions = append([]string{
 	"changeOwnPassword", "changeOwnCustomData", "killAnySession", "killop", "inprog", "invalidateUserCache", "serverStatus", "replSetGetStatus", "listDatabases", "collStats",
 }, slices.Concat(writing, administering)...)
 
+func grantPrivileges(c *conn, cmd command) (bson.D, error) {
+	w, n := c.member.world, name{cmd.text(), cmd.database}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	r, there := w.state.roles[n]
+	if !there {
+		return nil, roleNotFound(n)
+	}
+	r.privileges = slices.Concat(r.privileges, readPrivileges(cmd))
+	w.change(func(s *state) { s.roles[n] = r })
+	return w.confirmed(), nil
+}
+
 // dropRole takes the role from all users and roles that have it.
 func dropRole(c *conn, cmd command) (bson.D, error) {
 	w, n := c.member.world, name{cmd.text(), cmd.database}
