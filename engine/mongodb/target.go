@@ -82,7 +82,7 @@ func (t *target) readHosts(authority string) error {
 		if err != nil {
 			return err
 		}
-		if host != authority || net.ParseIP(host) != nil || strings.Count(host, ".") < 2 {
+		if host != authority || strings.Contains(host, ",") || net.ParseIP(host) != nil || strings.Count(host, ".") < 2 {
 			return engine.Invalid("connection_url: mongodb+srv:// takes one name, of at least three parts and without a port")
 		}
 		t.hosts = []string{host}

@@ -102,6 +102,8 @@ func handler(name string) func(c *conn, cmd command) (bson.D, error) {
 		return createRole
 	case "dropRole":
 		return dropRole
+	case "updateRole":
+		return updateRole
 	case "grantPrivilegesToRole":
 		return grantPrivileges
 	case "rolesInfo":

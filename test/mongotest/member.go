@@ -71,17 +71,16 @@ func (s *Server) certificates(dir string, f form) (*tls.Config, error) {
 	if err != nil {
 		return nil, err
 	}
-	s.ca = ca
+	key, err := os.ReadFile(filepath.Join(dir, servertest.KeyFile))
+	if err != nil {
+		return nil, err
+	}
+	s.ca, s.key = ca, key
 	cfg := &tls.Config{Certificates: []tls.Certificate{pair}, MinVersion: tls.VersionTLS12}
 	if f.clientCerts {
 		cfg.ClientAuth = tls.RequireAndVerifyClientCert
 		cfg.ClientCAs = x509.NewCertPool()
 		cfg.ClientCAs.AppendCertsFromPEM(ca)
-		key, err := os.ReadFile(filepath.Join(dir, servertest.KeyFile))
-		if err != nil {
-			return nil, err
-		}
-		s.key = key
 	}
 	return cfg, nil
 }

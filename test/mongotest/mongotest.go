@@ -148,6 +148,9 @@ func (s *Server) Addr() string { return s.address }
 // CA is the PEM of the certificate that verifies the server; nil without TLS.
 func (s *Server) CA() []byte { return s.ca }
 
+// Key is the PEM of the private key of that certificate, which clients may show, too.
+func (s *Server) Key() []byte { return s.key }
+
 // Client is the official client as a user of a database, with one connection to the first member.
 func (s *Server) Client(user, password, database string) *mongo.Client {
 	return s.ClientAt(s.address, user, password, database)
@@ -161,7 +164,11 @@ func (s *Server) ClientAt(address, user, password, database string) *mongo.Clien
 	if s.ca != nil {
 		roots := x509.NewCertPool()
 		roots.AppendCertsFromPEM(s.ca)
-		o.SetTLSConfig(&tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS12})
+		cfg := &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS12}
+		if pair, err := tls.X509KeyPair(s.ca, s.key); err == nil {
+			cfg.Certificates = []tls.Certificate{pair}
+		}
+		o.SetTLSConfig(cfg)
 	}
 	client, err := mongo.Connect(o)
 	if err != nil {
@@ -184,7 +191,11 @@ func (s *Server) Do(t TB, database string, command bson.D) bson.Raw {
 func (s *Server) Try(database string, command bson.D) (bson.Raw, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
 	defer cancel()
-	return s.direct.Database(database).RunCommand(ctx, command).Raw()
+	answer, err := s.direct.Database(database).RunCommand(ctx, command).Raw()
+	if mongo.IsNetworkError(err) { // the connection had been broken by the test, while it rested
+		return s.direct.Database(database).RunCommand(ctx, command).Raw()
+	}
+	return answer, err
 }
 
 // Users are the names of the users of all databases.

@@ -154,7 +154,7 @@ func (c *conn) judge(cmd command) *serverError {
 }
 
 var writes = map[string]bool{
-	"createUser": true, "updateUser": true, "dropUser": true, "createRole": true, "dropRole": true, "grantRolesToUser": true, "grantPrivilegesToRole": true,
+	"createUser": true, "updateUser": true, "dropUser": true, "createRole": true, "dropRole": true, "updateRole": true, "grantRolesToUser": true, "grantPrivilegesToRole": true,
 	"insert": true, "update": true, "delete": true, "create": true, "drop": true,
 }
 
@@ -178,6 +178,7 @@ var needed = map[string]func(c *conn, cmd command) []privilege{
 	"usersInfo":             usersRights,
 	"createRole":            createRoleRights,
 	"grantPrivilegesToRole": createRoleRights,
+	"updateRole":            createRoleRights,
 	"dropRole":              onDatabase("dropRole"),
 	"rolesInfo":             rolesRights,
 	"grantRolesToUser": func(_ *conn, cmd command) []privilege {

@@ -47,6 +47,20 @@ var actions = append([]string{
 	"changeOwnPassword", "changeOwnCustomData", "killAnySession", "killop", "inprog", "invalidateUserCache", "serverStatus", "replSetGetStatus", "listDatabases", "collStats",
 }, slices.Concat(writing, administering)...)
 
+// updateRole sets the privileges of a role.
+func updateRole(c *conn, cmd command) (bson.D, error) {
+	w, n := c.member.world, name{cmd.text(), cmd.database}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	r, there := w.state.roles[n]
+	if !there {
+		return nil, roleNotFound(n)
+	}
+	r.privileges = readPrivileges(cmd)
+	w.change(func(s *state) { s.roles[n] = r })
+	return w.confirmed(), nil
+}
+
 func grantPrivileges(c *conn, cmd command) (bson.D, error) {
 	w, n := c.member.world, name{cmd.text(), cmd.database}
 	w.mu.Lock()
