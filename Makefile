@@ -18,7 +18,7 @@ FUZZ_SECONDS ?= 10
 
 .DEFAULT_GOAL := help
 .PHONY: help build demo test unit race crash crash-nodes crash-matrix bad-disks fence-rounds end-to-end fuzz bench bench-scale fill lint fmt fmt-check vet vuln \
-	generate check-generated doc-tools postgres redis tools clean
+	generate check-generated doc-tools postgres redis mongodb test-mongodb tools clean
 
 help: ## This list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -30,16 +30,16 @@ demo: build ## A real PostgreSQL user made, used, renewed and killed; leaves not
 	scripts/demo.sh
 
 # All checks run even when one fails (-k), so that one run shows everything.
-test: postgres redis tools ## Everything, with real servers: what CI runs
+test: postgres redis mongodb tools ## Everything, with real servers: what CI runs
 	@mkdir -p .cache && : > $(EXCEPTIONS)
 	@$(MAKE) -k --no-print-directory unit fmt-check vet lint check-generated vuln; status=$$?; \
 	if [ -s $(EXCEPTIONS) ]; then echo; echo 'Declared exceptions of this run:'; sed 's/^/  /' $(EXCEPTIONS); fi; \
 	exit $$status
 
-unit: postgres redis doc-tools ## Only go test
+unit: postgres redis mongodb doc-tools ## Only go test
 	$(GO) test -count=1 -timeout 30m -p $(TEST_PACKAGES) ./...
 
-race: postgres redis ## The domain and the engines with the race detector
+race: postgres redis mongodb ## The domain and the engines with the race detector
 	$(GO) test -race -count=1 -timeout 60m -p $(TEST_PACKAGES) ./internal/... ./engine/... ./client/...
 
 crash: postgres ## kill -9, SIGSTOP and broken networks under load for SECONDS, half of them on each store; SEED repeats a schedule
@@ -59,7 +59,7 @@ fence-rounds: postgres ## Fifty revocations in the middle of 20 issuers on three
 bad-disks: ## Power cuts, failed flushes, full disks, flipped bits, older copies: the whole matrix, printed
 	SCAIVAULT_TEST_FULL=1 $(GO) test -count=1 -timeout 60m -v ./test/disk
 
-end-to-end: postgres redis ## The end-to-end tests with the numbers that are promised: 5,000 leases, 500 overdue, 500 rounds
+end-to-end: postgres redis mongodb ## The end-to-end tests with the numbers that are promised: 5,000 leases, 500 overdue, 500 rounds
 	SCAIVAULT_TEST_FULL=1 $(GO) test -count=1 -timeout 60m -v ./test/e2e
 
 fuzz: ## Every fuzz target for FUZZ_SECONDS
@@ -110,6 +110,14 @@ postgres: ## Bring the PostgreSQL versions that the demo and the tests use
 redis: ## Bring the Redis and the Valkey that the tests use
 	@mkdir -p .cache
 	@scripts/install-redis.sh $(EXCEPTIONS)
+
+mongodb: ## Bring the FerretDB that the tests use in the place of a MongoDB
+	@mkdir -p .cache && touch $(EXCEPTIONS)
+	@scripts/install-ferretdb.sh $(EXCEPTIONS)
+
+test-mongodb: ## The tests of the engine for MongoDB on a real one: MONGODB_URL=mongodb://administrator:password@host:port
+	@test -n "$(MONGODB_URL)" || { echo 'write: make test-mongodb MONGODB_URL=mongodb://administrator:password@host:port'; exit 1; }
+	SCAIVAULT_TEST_MONGODB_URL='$(MONGODB_URL)' $(GO) test -count=1 -timeout 30m -v ./engine/mongodb
 
 tools: ## Build the pinned linters
 	@scripts/install-tools.sh

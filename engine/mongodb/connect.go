@@ -61,7 +61,7 @@ func (c *connector) whole(ctx context.Context, as engine.Login) (*server, error)
 	if err != nil {
 		return nil, err
 	}
-	o := c.options(place, as).SetMaxPoolSize(uint64(*c.config.MaxOpenConnections)) //nolint:gosec // from 2 to 100
+	o := c.options(place, as).SetMaxPoolSize(uint64(*c.config.MaxOpenConnections))
 	if place.set != "" {
 		o.SetReplicaSet(place.set)
 	}

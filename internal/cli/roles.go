@@ -42,7 +42,9 @@ type roleFlags struct {
 	file                                  string
 	privileges, creation, revocation      []string
 	renewal, memberOf, aclRules, other    []string
+	mongodbRoles                          []string
 	passwordForm, defaultTTL, maxTTL      string
+	database                              string
 	maxLeases                             int64
 	runAsGroup, tieToToken, reallyReplace bool
 }
@@ -55,6 +57,8 @@ func (o *roleFlags) register(cmd *cobra.Command) {
 	flags.StringArrayVar(&o.revocation, "revocation-statement", nil, "SQL in the place of the engine's own revocation; may be repeated")
 	flags.StringArrayVar(&o.renewal, "renew-statement", nil, "SQL in the place of the engine's own renewal; may be repeated")
 	flags.StringArrayVar(&o.aclRules, "acl-rule", nil, `for Redis: what its credentials may do, for instance "~app:*" and "+@read"; may be repeated`)
+	flags.StringArrayVar(&o.mongodbRoles, "mongodb-role", nil, `for MongoDB: a role that its credentials have, as ROLE@DATABASE, for instance "read@app"; may be repeated`)
+	flags.StringVar(&o.database, "database", "", "for MongoDB: the database in which its credentials are users; admin when absent")
 	flags.StringVar(&o.passwordForm, "password-form", "", "scram or plain: what {{password}} becomes")
 	flags.BoolVar(&o.runAsGroup, "run-as-group", false, "what one credential makes belongs to all of the role")
 	flags.BoolVar(&o.tieToToken, "tie-to-token", false, "a credential ends with the token that asked for it")
@@ -78,6 +82,12 @@ func (o *roleFlags) document(a *app) (client.Document, error) {
 			d[name] = texts
 		}
 	}
+	if len(o.mongodbRoles) > 0 {
+		if d["roles"], err = mongodbRoles(o.mongodbRoles); err != nil {
+			return nil, err
+		}
+	}
+	put(d, "database", o.database)
 	put(d, "password_form", o.passwordForm)
 	put(d, "default_ttl", o.defaultTTL)
 	put(d, "max_ttl", o.maxTTL)
@@ -91,6 +101,19 @@ func (o *roleFlags) document(a *app) (client.Document, error) {
 		d["max_leases"] = o.maxLeases
 	}
 	return d, set(d, o.other)
+}
+
+// mongodbRoles reads ROLE@DATABASE. Names of databases hold no @.
+func mongodbRoles(texts []string) ([]map[string]string, error) {
+	var roles []map[string]string
+	for _, text := range texts {
+		at := strings.LastIndexByte(text, '@')
+		if at < 1 || at == len(text)-1 {
+			return nil, invalid("--mongodb-role: %q is not ROLE@DATABASE", text)
+		}
+		roles = append(roles, map[string]string{"role": text[:at], "db": text[at+1:]})
+	}
+	return roles, nil
 }
 
 func (a *app) rolesCreate() *cobra.Command {

@@ -60,11 +60,13 @@ For PostgreSQL the command finds PGUSER, PGPASSWORD, PGHOST, PGPORT, PGDATABASE 
 PGSSLMODE, as psql, pg_dump and most drivers expect; host, port and database only if
 the caller may read the engine. For Redis it is REDISCLI_AUTH, which redis-cli reads,
 and REDIS_USERNAME, REDIS_PASSWORD, REDIS_HOST, REDIS_PORT and REDIS_TLS, if the caller
-may read the engine at all. With --env the command finds these names only:
+may read the engine at all. For MongoDB it is MONGODB_URI, as mongosh and all drivers
+take it, if the caller may read the engine. With --env the command finds these names only:
 
   --env DB_USER=username --env DB_PASS=password --env DB_HOST=host
 
-The fields are those of the credential, host, port, database, sslmode and lease_id.
+The fields are those of the credential, host, port, database, sslmode, uri (MongoDB) and
+lease_id.
 The command does not find the token that run itself uses.`
 	cmd.Example = `  scaivault run --creds support-db/readonly -- psql -c 'SELECT count(*) FROM tickets'`
 	flags := cmd.Flags()

@@ -30,6 +30,9 @@ func connectionOf(ctx context.Context, c *client.Client, lease *client.Lease) co
 	}
 	maps.Copy(n.fields, lease.Data())
 	n.fields["lease_id"] = lease.ID
+	if n.plugin == "mongodb" {
+		n.fields["uri"] = mongodbURI(config.ConnectionURL, n.fields)
+	}
 	return n
 }
 
@@ -47,8 +50,25 @@ func usual(plugin string) map[string]string {
 			"REDISCLI_AUTH": "password", "REDIS_USERNAME": "username", "REDIS_PASSWORD": "password",
 			"REDIS_HOST": "host", "REDIS_PORT": "port", "REDIS_TLS": "tls",
 		}
+	case "mongodb": // its programs read nothing by themselves, and all take a URI
+		return map[string]string{"MONGODB_URI": "uri"}
 	}
 	return nil
+}
+
+// mongodbURI is the connection URL with the credential in it, and with the database that this logs in
+// against in the place of root's.
+func mongodbURI(connectionURL string, credential map[string]string) string {
+	scheme, rest, _ := strings.Cut(connectionURL, "://")
+	rest, query, _ := strings.Cut(rest, "?")
+	_, hosts, _ := strings.Cut(rest, "@")
+	hosts, _, _ = strings.Cut(hosts, "/")
+	parameters, err := url.ParseQuery(query)
+	if err != nil {
+		return ""
+	}
+	parameters.Set("authSource", credential["database"])
+	return scheme + "://" + url.UserPassword(credential["username"], credential["password"]).String() + "@" + hosts + "/?" + parameters.Encode()
 }
 
 // environment gives the command its variables: those asked for, else those that
@@ -115,7 +135,9 @@ func sourceFields(connectionURL string) map[string]string {
 		if fields["tls"] = "false"; scheme == "rediss" {
 			fields["tls"] = "true"
 		}
-	case "redis+sentinel", "rediss+sentinel": // the hosts are not where the data is
+	case "mongodb":
+		defaultPort = "27017"
+	case "redis+sentinel", "rediss+sentinel", "mongodb+srv": // the hosts are not where the data is
 		return nil
 	}
 	var hosts, ports []string

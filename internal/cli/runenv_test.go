@@ -19,6 +19,8 @@ func TestSourceFieldsTakesAConnectionURLApart(t *testing.T) {
 		"redis://{{username}}:{{password}}@cache.internal":             {"host": "cache.internal", "port": "6379", "tls": "false"},
 		"rediss://{{username}}:{{password}}@a:7000,b:7001/0":           {"host": "a,b", "port": "7000,7001", "tls": "true", "database": "0"},
 		"redis+sentinel://{{username}}:{{password}}@s1:26379/mymaster": nil,
+		"mongodb://{{username}}:{{password}}@a:27018,b/users?tls=true": {"host": "a,b", "port": "27018,27017", "database": "users"},
+		"mongodb+srv://{{username}}:{{password}}@cluster.example.com/": nil,
 		"nonsense":      nil,
 		"postgresql://": nil,
 	} {
@@ -30,7 +32,7 @@ func TestSourceFieldsTakesAConnectionURLApart(t *testing.T) {
 
 func TestEnvironmentNamesTheFieldsThatWereAskedFor(t *testing.T) {
 	t.Parallel()
-	fields := map[string]string{"username": "u", "password": "p", "host": "h", "lease_id": "l"}
+	fields := map[string]string{"username": "u", "password": "p", "host": "h", "lease_id": "l", "uri": "m"}
 	for _, try := range []struct {
 		plugin  string
 		mapping map[string]string
@@ -40,6 +42,7 @@ func TestEnvironmentNamesTheFieldsThatWereAskedFor(t *testing.T) {
 		{plugin: "postgresql", want: []string{"PGHOST=h", "PGPASSWORD=p", "PGUSER=u"}},
 		{plugin: "", want: []string{"PGHOST=h", "PGPASSWORD=p", "PGUSER=u"}},
 		{plugin: "redis", want: []string{"REDISCLI_AUTH=p", "REDIS_HOST=h", "REDIS_PASSWORD=p", "REDIS_USERNAME=u"}},
+		{plugin: "mongodb", want: []string{"MONGODB_URI=m"}},
 		{plugin: "another", fails: true},
 		{plugin: "another", mapping: map[string]string{"WHO": "username"}, want: []string{"WHO=u"}},
 		{plugin: "postgresql", mapping: map[string]string{"WHO": "username"}, want: []string{"WHO=u"}},
@@ -48,6 +51,33 @@ func TestEnvironmentNamesTheFieldsThatWereAskedFor(t *testing.T) {
 		got, err := connection{plugin: try.plugin, fields: fields}.environment(try.mapping)
 		if (err != nil) != try.fails || !slices.Equal(got, try.want) {
 			t.Errorf("%s, %v gives %v, %v; want %v", try.plugin, try.mapping, got, err, try.want)
+		}
+	}
+}
+
+func TestMongodbURI(t *testing.T) {
+	t.Parallel()
+	credential := map[string]string{"username": "v_reader_1", "password": "a-B_9", "database": "app"}
+	for from, want := range map[string]string{
+		"mongodb://{{username}}:{{password}}@a:27018,b/users?tls=true&replicaSet=rs0":     "mongodb://v_reader_1:a-B_9@a:27018,b/?authSource=app&replicaSet=rs0&tls=true",
+		"mongodb://{{username}}:{{password}}@127.0.0.1:27017":                             "mongodb://v_reader_1:a-B_9@127.0.0.1:27017/?authSource=app",
+		"mongodb+srv://{{username}}:{{password}}@cluster.example.com/?authSource=another": "mongodb+srv://v_reader_1:a-B_9@cluster.example.com/?authSource=app",
+	} {
+		if got := mongodbURI(from, credential); got != want {
+			t.Errorf("%s becomes %s, want %s", from, got, want)
+		}
+	}
+}
+
+func TestMongodbRoles(t *testing.T) {
+	t.Parallel()
+	roles, err := mongodbRoles([]string{"read@app", "a@b@c"})
+	if err != nil || len(roles) != 2 || roles[0]["role"] != "read" || roles[0]["db"] != "app" || roles[1]["role"] != "a@b" || roles[1]["db"] != "c" {
+		t.Errorf("%v, %v", roles, err)
+	}
+	for _, bad := range []string{"", "read", "@app", "read@"} {
+		if _, err := mongodbRoles([]string{bad}); err == nil {
+			t.Errorf("%q is taken", bad)
 		}
 	}
 }

@@ -42,7 +42,7 @@ func readMessage(r io.Reader) (message, error) {
 	if _, err := io.ReadFull(r, header); err != nil {
 		return m, err
 	}
-	size := int32(binary.LittleEndian.Uint32(header)) //nolint:gosec // as the protocol has it
+	size := int32(binary.LittleEndian.Uint32(header))
 	m.id = int32(binary.LittleEndian.Uint32(header[4:]))
 	m.answers = int32(binary.LittleEndian.Uint32(header[8:]))
 	m.op = int32(binary.LittleEndian.Uint32(header[12:]))
@@ -120,26 +120,25 @@ func (m *message) parseMsg(rest []byte) error {
 }
 
 func (m message) encode() []byte {
-	b := make([]byte, headerSize)
-	b = binary.LittleEndian.AppendUint32(b, m.flags)
+	rest := binary.LittleEndian.AppendUint32(nil, m.flags)
 	switch m.op {
 	case opMsg:
-		b = append(append(append(b, 0), m.body...), m.sequences...)
+		rest = append(append(append(rest, 0), m.body...), m.sequences...)
 	case opQuery:
-		b = append(append(b, m.namespace...), 0)
-		b = binary.LittleEndian.AppendUint32(b, 0)
-		b = binary.LittleEndian.AppendUint32(b, 0xffffffff) // one document, and no cursor
-		b = append(b, m.body...)
+		rest = append(append(rest, m.namespace...), 0)
+		rest = binary.LittleEndian.AppendUint32(rest, 0)
+		rest = binary.LittleEndian.AppendUint32(rest, 0xffffffff) // one document, and no cursor
+		rest = append(rest, m.body...)
 	case opReply:
-		b = append(b, make([]byte, 12)...)
-		b = binary.LittleEndian.AppendUint32(b, 1)
-		b = append(b, m.body...)
+		rest = append(rest, make([]byte, 12)...)
+		rest = binary.LittleEndian.AppendUint32(rest, 1)
+		rest = append(rest, m.body...)
 	}
-	binary.LittleEndian.PutUint32(b, uint32(len(b))) //nolint:gosec // it was read with this size, about
-	binary.LittleEndian.PutUint32(b[4:], uint32(m.id))
-	binary.LittleEndian.PutUint32(b[8:], uint32(m.answers))
-	binary.LittleEndian.PutUint32(b[12:], uint32(m.op))
-	return b
+	header := binary.LittleEndian.AppendUint32(nil, uint32(headerSize+len(rest)))
+	for _, field := range []int32{m.id, m.answers, m.op} {
+		header = binary.LittleEndian.AppendUint32(header, uint32(field))
+	}
+	return append(header, rest...)
 }
 
 // answer is the answer to a message.

@@ -111,8 +111,8 @@ func Start(t TB, opts ...Option) *Server {
 		option(&f)
 	}
 	s := &Server{login: [2]string{adminName, adminPassword}}
-	if real := Real(); real != "" && f == (form{}) {
-		s.reach(t, real)
+	if Real() != "" && f == (form{}) {
+		s.reach(t, Real())
 		return s
 	}
 	s.world = newWorld(f)
@@ -124,9 +124,9 @@ func Start(t TB, opts ...Option) *Server {
 }
 
 // reach uses a MongoDB that is there.
-func (s *Server) reach(t TB, real string) {
+func (s *Server) reach(t TB, address string) {
 	t.Helper()
-	u, err := url.Parse(real)
+	u, err := url.Parse(address)
 	if err != nil || u.User == nil {
 		t.Fatalf("SCAIVAULT_TEST_MONGODB_URL is not mongodb://user:password@host:port")
 	}

@@ -171,7 +171,7 @@ var needed = map[string]func(c *conn, cmd command) []privilege{
 	"aggregate": aggregateRights,
 
 	"createUser": func(_ *conn, cmd command) []privilege {
-		return append(grants(namesIn(cmd, "roles")), privilege{inDatabase(cmd.database), []string{"createUser"}})
+		return append(grants(rolesIn(cmd)), privilege{inDatabase(cmd.database), []string{"createUser"}})
 	},
 	"updateUser":            updateRights,
 	"dropUser":              onDatabase("dropUser"),
@@ -182,7 +182,7 @@ var needed = map[string]func(c *conn, cmd command) []privilege{
 	"dropRole":              onDatabase("dropRole"),
 	"rolesInfo":             rolesRights,
 	"grantRolesToUser": func(_ *conn, cmd command) []privilege {
-		return grants(namesIn(cmd, "roles"))
+		return grants(rolesIn(cmd))
 	},
 	"killAllSessionsByPattern": onCluster("killAnySession"),
 	"killOp":                   onCluster("killop"),
@@ -230,7 +230,7 @@ func updateRights(c *conn, cmd command) []privilege {
 	if cmd.field("pwd") != nil && (name{cmd.text(), cmd.database}) == c.as {
 		all = append(all, privilege{inDatabase(cmd.database), []string{"changeOwnPassword"}})
 	}
-	return append(all, grants(namesIn(cmd, "roles"))...)
+	return append(all, grants(rolesIn(cmd))...)
 }
 
 // usersRights: all users of all databases are seen with a right on the cluster; everybody sees himself.
@@ -264,7 +264,7 @@ func rolesRights(_ *conn, cmd command) []privilege {
 }
 
 func createRoleRights(_ *conn, cmd command) []privilege {
-	needs := append(grants(namesIn(cmd, "roles")), privilege{inDatabase(cmd.database), []string{"createRole"}})
+	needs := append(grants(rolesIn(cmd)), privilege{inDatabase(cmd.database), []string{"createRole"}})
 	for _, p := range readPrivileges(cmd) {
 		if p.on.database != "" {
 			needs = append(needs, privilege{inDatabase(p.on.database), []string{"grantRole"}})

@@ -18,7 +18,7 @@ func createRole(c *conn, cmd command) (bson.D, error) {
 	if w.state.exists(n) {
 		return nil, &serverError{51002, "Location51002", "Role \"" + n.Name + "@" + n.Database + "\" already exists"}
 	}
-	made := roleRecord{roles: namesIn(cmd, "roles"), privileges: readPrivileges(cmd)}
+	made := roleRecord{roles: rolesIn(cmd), privileges: readPrivileges(cmd)}
 	for _, r := range made.roles {
 		if !w.state.exists(r) {
 			return nil, roleNotFound(r)

@@ -13,7 +13,7 @@ func createUser(c *conn, cmd command) (bson.D, error) {
 	w, n := c.member.world, name{cmd.text(), cmd.database}
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	roles := namesIn(cmd, "roles")
+	roles := rolesIn(cmd)
 	for _, r := range roles {
 		if !w.state.exists(r) {
 			return nil, roleNotFound(r)
@@ -53,7 +53,7 @@ func updateUser(c *conn, cmd command) (bson.D, error) {
 		return nil, userNotFound(n)
 	}
 	if cmd.field("roles") != nil {
-		u.roles = namesIn(cmd, "roles")
+		u.roles = rolesIn(cmd)
 		for _, r := range u.roles {
 			if !w.state.exists(r) {
 				return nil, roleNotFound(r)
@@ -78,7 +78,7 @@ func grantRoles(c *conn, cmd command) (bson.D, error) {
 	if !there {
 		return nil, userNotFound(n)
 	}
-	for _, r := range namesIn(cmd, "roles") {
+	for _, r := range rolesIn(cmd) {
 		if !w.state.exists(r) {
 			return nil, roleNotFound(r)
 		}
@@ -124,7 +124,7 @@ func (c *conn) ferret(cmd command, extra bson.D, without ...string) error {
 	code, _ := reply.body.Lookup("code").AsInt64OK()
 	codeName, _ := reply.body.Lookup("codeName").StringValueOK()
 	text, _ := reply.body.Lookup("errmsg").StringValueOK()
-	return &serverError{int32(code), codeName, text} //nolint:gosec // codes are small
+	return &serverError{int32(code), codeName, text}
 }
 
 // confirmed is the answer to a write that is done; for who holds w.mu.
@@ -206,9 +206,9 @@ func selected(cmd command, key string) (wanted []name, all bool) {
 	}
 }
 
-// namesIn are the roles that a command lists: each a document, or a text for one of its own database.
-func namesIn(cmd command, field string) []name {
-	list, _ := cmd.field(field).(bson.A)
+// rolesIn are the roles that a command lists: each a document, or a text for one of its own database.
+func rolesIn(cmd command) []name {
+	list, _ := cmd.field("roles").(bson.A)
 	return readNames(list, "role", cmd.database)
 }
 

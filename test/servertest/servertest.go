@@ -24,7 +24,7 @@ const (
 )
 
 // WriteCertificate puts a self-signed certificate for 127.0.0.1 and localhost, and its key, into a
-// folder. It returns the certificate as PEM: who trusts it verifies the server.
+// folder. It returns the certificate as PEM: who trusts it verifies the server. Clients may show it, too.
 func WriteCertificate(dir string) ([]byte, error) {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
