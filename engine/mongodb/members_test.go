@@ -152,7 +152,7 @@ func TestCluster(t *testing.T) {
 	if h.Status != "misconfigured" || !strings.Contains(strings.Join(h.MissingGrants, "\n"), "invalidateUserCache") || !strings.Contains(strings.Join(h.MissingGrants, "\n"), "mongos") {
 		t.Errorf("health without the rights of a cluster: %+v", h)
 	}
-	for _, command := range guide(t) {
+	for _, command := range mongotest.Guide(t, guide) {
 		if command[0].Key == "grantPrivilegesToRole" {
 			s.server.Do(t, "admin", command)
 		}

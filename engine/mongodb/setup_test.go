@@ -33,70 +33,13 @@ func TestMain(m *testing.M) {
 
 // The root that the guide makes, and the database in which it may have users.
 const (
+	guide                   = "../../docs/engines/mongodb.md"
 	guideRoot, rootPassword = "scaivault", "a-long-one"
 	appDB                   = "app"
 )
 
 // readApp is what roles are where it does not matter.
 const readApp = `{"database": "app", "roles": [{"role": "read", "db": "app"}]}`
-
-// guide are the commands that the guide to the engine shows, in the order of the guide.
-func guide(t testing.TB) []bson.D {
-	t.Helper()
-	text, err := os.ReadFile("../../docs/engines/mongodb.md")
-	if err != nil {
-		t.Fatal(err)
-	}
-	var commands []bson.D
-	for _, block := range strings.Split(string(text), "```js\n")[1:] {
-		block, _, _ = strings.Cut(block, "```")
-		for _, statement := range strings.Split(block, `db.getSiblingDB("admin").runCommand(`)[1:] {
-			document, _, ok := strings.Cut(statement, ")\n")
-			var command bson.D
-			if err := bson.UnmarshalExtJSON([]byte(document), false, &command); err != nil || !ok {
-				t.Fatalf("the guide shows what is no command: %s: %v", document, err)
-			}
-			commands = append(commands, command)
-		}
-	}
-	return commands
-}
-
-// setUp makes the root of the guide, under a name of its own where the server is not: a real one may be
-// used by many tests.
-func setUp(t testing.TB, s *mongotest.Server) (root string) {
-	t.Helper()
-	root = guideRoot
-	if mongotest.Real() != "" {
-		root = guideRoot + "-" + ident.New("t")
-	}
-	made := map[string]bool{}
-	for _, command := range guide(t) {
-		kind := command[0].Key
-		if kind != "createRole" && kind != "createUser" {
-			continue // what other cases need besides
-		}
-		made[kind] = true
-		renamed, err := bson.MarshalExtJSON(command, false, false)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if err := bson.UnmarshalExtJSON([]byte(strings.ReplaceAll(string(renamed), `"`+guideRoot+`"`, `"`+root+`"`)), false, &command); err != nil {
-			t.Fatal(err)
-		}
-		s.Do(t, "admin", command)
-	}
-	if !made["createRole"] || !made["createUser"] {
-		t.Fatal("the guide makes no root")
-	}
-	t.Cleanup(func() {
-		if mongotest.Real() != "" {
-			_, _ = s.Try("admin", bson.D{{Key: "dropUser", Value: root}})
-			_, _ = s.Try("admin", bson.D{{Key: "dropRole", Value: root}})
-		}
-	})
-	return root
-}
 
 // source is a server, and engines over it.
 type source struct {
@@ -110,7 +53,7 @@ type source struct {
 func newSource(t testing.TB, opts ...mongotest.Option) *source {
 	t.Helper()
 	s := &source{server: mongotest.Start(t, opts...), namer: newNamer()}
-	s.root = setUp(t, s.server)
+	s.root = s.server.SetUp(t, guide, guideRoot)
 	s.server.Do(t, appDB, bson.D{{Key: "insert", Value: "things"}, {Key: "documents", Value: bson.A{bson.D{{Key: "one", Value: 1}}}}})
 	addresses := []string{s.server.Addr()}
 	for _, m := range s.server.Members {

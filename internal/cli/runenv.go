@@ -137,7 +137,7 @@ func sourceFields(connectionURL string) map[string]string {
 		}
 	case "mongodb":
 		defaultPort = "27017"
-	case "redis+sentinel", "rediss+sentinel", "mongodb+srv": // the hosts are not where the data is
+	case "redis+sentinel", "rediss+sentinel", "mongodb+srv": // no hosts with data
 		return nil
 	}
 	var hosts, ports []string

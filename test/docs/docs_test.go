@@ -26,7 +26,12 @@ const (
 	page   = "../../docs/using-credentials.md"
 )
 
-func TestMain(m *testing.M) { os.Exit(pgtest.Main(m)) }
+func TestMain(m *testing.M) {
+	if filepath.Base(os.Args[0]) == mongoshName {
+		os.Exit(mongosh(os.Args[1:]))
+	}
+	os.Exit(pgtest.Main(m))
+}
 
 // Each block works with an identity of its own, so that its leases are known; a
 // look at them tells whether it did what the page says. The table is so slow that
