@@ -119,6 +119,22 @@ func TestOpenRefuses(t *testing.T) {
 	}
 }
 
+// TestUnsuited: what cannot be a source is told by what it says of itself.
+func TestUnsuited(t *testing.T) {
+	t.Parallel()
+	old := &source{server: mongotest.Start(t, mongotest.Saying(bson.D{{Key: "maxWireVersion", Value: int32(8)}})), root: guideRoot, namer: newNamer()}
+	old.url = "mongodb://{{username}}:{{password}}@" + old.server.Addr()
+	for says, s := range map[string]*source{"Atlas": newSource(t, mongotest.AsAtlas()), "MongoDB 4.4 is the first": old} {
+		e, err := mongodb.Type{}.Open(t.Context(), s.options(nil))
+		if err == nil {
+			e.Close()
+		}
+		if engine.KindOf(err) != engine.Misconfigured || !strings.Contains(err.Error(), says) {
+			t.Errorf("%s: %v", says, err)
+		}
+	}
+}
+
 // TestRebuiltServer: at an address where an empty server answers, nothing counts as dead.
 func TestRebuiltServer(t *testing.T) {
 	t.Parallel()

@@ -121,6 +121,8 @@ func silence(attempt string, err error) *engine.Error {
 		return misconfigured(attempt+": "+unwanted.Message, err)
 	case strings.Contains(text, "x509:"):
 		return misconfigured(attempt+": its certificate is not the one to be expected; see tls_ca_path", err)
+	case strings.Contains(text, "wire version"):
+		return misconfigured(attempt+": its version is not one that works: MongoDB 4.4 is the first", err)
 	case strings.Contains(text, "is not encrypted"):
 		return misconfigured(attempt+": the source lists a member that would be reached in clear: write tls=true, or set allow_plaintext", err)
 	case strings.Contains(text, "AuthenticationFailed"):

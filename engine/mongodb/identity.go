@@ -71,16 +71,9 @@ func (e *Engine) recognise(ctx context.Context, s *server, attempt string, wante
 	return there, nil
 }
 
-// suits refuses what is no source to work on.
+// suits refuses what is no source to work on. The driver refuses what is too old.
 func (s *server) suits(ctx context.Context) error {
 	const attempt = "look at the source"
-	h, err := s.hello(ctx)
-	if err != nil {
-		return err
-	}
-	if h.MaxWireVersion < oldest {
-		return misconfigured(attempt+": it is older than 4.4, the first that works", nil)
-	}
 	switch _, err := s.run(ctx, adminDB, bson.D{{Key: "atlasVersion", Value: 1}}); {
 	case err == nil:
 		return misconfigured(attempt+": it is MongoDB Atlas, where only Atlas' own API makes users: "+noAtlas, nil)
@@ -90,17 +83,13 @@ func (s *server) suits(ctx context.Context) error {
 	return nil
 }
 
-// oldest is the wire protocol of MongoDB 4.4.
-const oldest = 9
-
 // hello is what a server says of itself, and of the others.
 type hello struct {
-	Message        string    `bson:"msg"` // "isdbgrid" of a mongos
-	SetName        string    `bson:"setName"`
-	Hosts          []string  `bson:"hosts"`
-	Passives       []string  `bson:"passives"`
-	LocalTime      time.Time `bson:"localTime"`
-	MaxWireVersion int       `bson:"maxWireVersion"`
+	Message   string    `bson:"msg"` // "isdbgrid" of a mongos
+	SetName   string    `bson:"setName"`
+	Hosts     []string  `bson:"hosts"`
+	Passives  []string  `bson:"passives"`
+	LocalTime time.Time `bson:"localTime"`
 }
 
 func (s *server) hello(ctx context.Context) (h hello, err error) {

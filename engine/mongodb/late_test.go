@@ -5,6 +5,7 @@ import (
 	"context"
 	"io"
 	"net"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -137,6 +138,9 @@ func TestFence(t *testing.T) {
 		t.Fatalf("the roles of a credential: %s", roles)
 	}
 	p := plan(t, e, readApp)
+	if mechanisms, _ := answer.Lookup("users", "0", "mechanisms").ArrayOK(); mechanisms.Index(0).StringValue() != "SCRAM-SHA-256" || strings.Contains(mechanisms.String(), "SHA-1") {
+		t.Errorf("a credential may log in by %s", mechanisms)
+	}
 	fence := roles.Index(1).Document().Lookup("role").StringValue()
 	s.server.Do(t, appDB, bson.D{{Key: "dropRole", Value: fence}})
 	if _, err := e.Issue(t.Context(), p); engine.KindOf(err) != engine.Busy {

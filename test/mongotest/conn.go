@@ -120,6 +120,8 @@ func handler(name string) func(c *conn, cmd command) (bson.D, error) {
 		return killSessions
 	case "invalidateUserCache":
 		return invalidate
+	case "atlasVersion":
+		return atlasVersion
 	case "endSessions":
 		return func(*conn, command) (bson.D, error) { return bson.D{}, nil }
 	}
@@ -235,6 +237,9 @@ func (m *Member) hello(said bson.Raw) bson.D {
 		fields = append(fields, bson.E{Key: key, Value: value})
 	}
 	set("logicalSessionTimeoutMinutes", int32(30))
+	for _, e := range m.world.form.said {
+		set(e.Key, e.Value)
+	}
 	set("localTime", time.Now())
 	switch w := m.world; {
 	case w.form.routers > 0:

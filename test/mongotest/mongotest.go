@@ -18,6 +18,7 @@
 //     Which user that is, is read from saslStart; the login itself is FerretDB's to judge.
 //   - Operations: a find whose $where sleeps is under way until it ends by itself, by killOp, or by
 //     killAllSessionsByPattern; $currentOp lists it.
+//   - What a server says of itself: AsAtlas, Saying.
 //   - Sets: several fronts of one FerretDB. Secondaries refuse writes (NotWritablePrimary), and may lag:
 //     then they go on with the users and roles that they knew. A write that no majority of running
 //     members can have gets a writeConcernError. Logins on a member that lags are still judged by the
@@ -82,6 +83,8 @@ type form struct {
 	set, routers int // numbers of members
 	tls          bool
 	clientCerts  bool
+	atlas        bool
+	said         bson.D // in every hello
 }
 
 // Option changes how a server is started.
@@ -100,6 +103,12 @@ func WithTLS() Option { return func(f *form) { f.tls = true } }
 // WithClientCertificates makes it talk TLS only to those who show a certificate that Server.CA verifies.
 func WithClientCertificates() Option { return func(f *form) { f.tls, f.clientCerts = true, true } }
 
+// AsAtlas makes a server that says of itself that it is MongoDB's own service.
+func AsAtlas() Option { return func(f *form) { f.atlas = true } }
+
+// Saying sets fields of what every member says of itself in hello.
+func Saying(fields bson.D) Option { return func(f *form) { f.said = fields } }
+
 // SetName is the name of every replica set here.
 const SetName = "rs0"
 
@@ -111,7 +120,7 @@ func Start(t TB, opts ...Option) *Server {
 		option(&f)
 	}
 	s := &Server{login: [2]string{adminName, adminPassword}}
-	if Real() != "" && f == (form{}) {
+	if Real() != "" && len(opts) == 0 {
 		s.reach(t, Real())
 		return s
 	}

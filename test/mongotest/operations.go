@@ -172,6 +172,14 @@ func killSessions(c *conn, cmd command) (bson.D, error) {
 	return bson.D{}, nil
 }
 
+// atlasVersion is a command of MongoDB's own service alone.
+func atlasVersion(c *conn, cmd command) (bson.D, error) {
+	if !c.member.world.form.atlas {
+		return nil, unknown(cmd)
+	}
+	return bson.D{{Key: "atlasVersion", Value: "20261101.0.0"}}, nil
+}
+
 func invalidate(c *conn, _ command) (bson.D, error) {
 	c.member.forget()
 	return bson.D{}, nil

@@ -137,7 +137,7 @@ func (c *conn) judge(cmd command) *serverError {
 	}
 	needs, known := needed[cmd.name]
 	if !known {
-		return &serverError{59, "CommandNotFound", "no such command: '" + cmd.name + "'"}
+		return unknown(cmd)
 	}
 	if needs != nil {
 		held := c.member.sees().privileges(u.roles)
@@ -153,6 +153,10 @@ func (c *conn) judge(cmd command) *serverError {
 	return nil
 }
 
+func unknown(cmd command) *serverError {
+	return &serverError{59, "CommandNotFound", "no such command: '" + cmd.name + "'"}
+}
+
 var writes = map[string]bool{
 	"createUser": true, "updateUser": true, "dropUser": true, "createRole": true, "dropRole": true, "updateRole": true, "grantRolesToUser": true, "grantPrivilegesToRole": true,
 	"insert": true, "update": true, "delete": true, "create": true, "drop": true,
@@ -160,7 +164,7 @@ var writes = map[string]bool{
 
 // needed are the rights that each command needs; nil for none. What is not here is not known here.
 var needed = map[string]func(c *conn, cmd command) []privilege{
-	"connectionStatus": nil, "endSessions": nil, "logout": nil, "whatsmyuri": nil, "getMore": nil, "killCursors": nil,
+	"connectionStatus": nil, "endSessions": nil, "logout": nil, "whatsmyuri": nil, "atlasVersion": nil, "getMore": nil, "killCursors": nil,
 	"find":      onCollection("find"),
 	"count":     onCollection("find"),
 	"insert":    onCollection("insert"),

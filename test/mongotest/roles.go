@@ -39,7 +39,7 @@ func createRole(c *conn, cmd command) (bson.D, error) {
 		}
 	}
 	w.change(func(s *state) { s.roles[n] = made })
-	return w.confirmed(), nil
+	return w.confirmed(cmd), nil
 }
 
 // actions are those of privileges, as far as anything here uses them.
@@ -58,7 +58,7 @@ func updateRole(c *conn, cmd command) (bson.D, error) {
 	}
 	r.privileges = readPrivileges(cmd)
 	w.change(func(s *state) { s.roles[n] = r })
-	return w.confirmed(), nil
+	return w.confirmed(cmd), nil
 }
 
 func grantPrivileges(c *conn, cmd command) (bson.D, error) {
@@ -71,7 +71,7 @@ func grantPrivileges(c *conn, cmd command) (bson.D, error) {
 	}
 	r.privileges = slices.Concat(r.privileges, readPrivileges(cmd))
 	w.change(func(s *state) { s.roles[n] = r })
-	return w.confirmed(), nil
+	return w.confirmed(cmd), nil
 }
 
 // dropRole takes the role from all users and roles that have it.
@@ -93,7 +93,7 @@ func dropRole(c *conn, cmd command) (bson.D, error) {
 			s.roles[other] = r
 		}
 	})
-	return w.confirmed(), nil
+	return w.confirmed(cmd), nil
 }
 
 func rolesInfo(c *conn, cmd command) (bson.D, error) {

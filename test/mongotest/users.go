@@ -26,9 +26,17 @@ func createUser(c *conn, cmd command) (bson.D, error) {
 	if err := c.ferret(cmd, bson.D{{Key: "roles", Value: bson.A{}}}, "roles", "customData"); err != nil {
 		return nil, err
 	}
-	w.change(func(s *state) { s.users[n] = userRecord{w.lastID.Add(1), roles, data} })
+	w.change(func(s *state) { s.users[n] = userRecord{w.lastID.Add(1), roles, data, mechanisms(cmd)} })
 	c.member.forget(n)
-	return w.confirmed(), nil
+	return w.confirmed(cmd), nil
+}
+
+// mechanisms are those that a user may log in by; both by default.
+func mechanisms(cmd command) bson.A {
+	if chosen, ok := cmd.field("mechanisms").(bson.A); ok {
+		return chosen
+	}
+	return bson.A{"SCRAM-SHA-1", "SCRAM-SHA-256"}
 }
 
 func customData(cmd command) (bson.Raw, error) {
@@ -67,7 +75,7 @@ func updateUser(c *conn, cmd command) (bson.D, error) {
 	}
 	w.change(func(s *state) { s.users[n] = u })
 	c.member.forget(n)
-	return w.confirmed(), nil
+	return w.confirmed(cmd), nil
 }
 
 func grantRoles(c *conn, cmd command) (bson.D, error) {
@@ -88,7 +96,7 @@ func grantRoles(c *conn, cmd command) (bson.D, error) {
 	}
 	w.change(func(s *state) { s.users[n] = u })
 	c.member.forget(n)
-	return w.confirmed(), nil
+	return w.confirmed(cmd), nil
 }
 
 func dropUser(c *conn, cmd command) (bson.D, error) {
@@ -100,7 +108,7 @@ func dropUser(c *conn, cmd command) (bson.D, error) {
 	}
 	w.change(func(s *state) { delete(s.users, n) })
 	c.member.forget(n)
-	return w.confirmed(), nil
+	return w.confirmed(cmd), nil
 }
 
 func userNotFound(n name) *serverError {
@@ -127,9 +135,11 @@ func (c *conn) ferret(cmd command, extra bson.D, without ...string) error {
 	return &serverError{int32(code), codeName, text}
 }
 
-// confirmed is the answer to a write that is done; for who holds w.mu.
-func (w *world) confirmed() bson.D {
-	if w.majority() {
+// confirmed is the answer to a write that is done; for who holds w.mu. Who asks for a majority is told
+// if there is none.
+func (w *world) confirmed(cmd command) bson.D {
+	concern, _ := cmd.field("writeConcern").(bson.D)
+	if len(concern) == 0 || concern[0].Value != "majority" || w.majority() {
 		return bson.D{}
 	}
 	return bson.D{{Key: "writeConcernError", Value: bson.D{
@@ -176,7 +186,7 @@ func (u userRecord) document(n name) bson.D {
 	for _, r := range u.roles {
 		roles = append(roles, r.document("role"))
 	}
-	return append(d, bson.E{Key: "roles", Value: roles}, bson.E{Key: "mechanisms", Value: bson.A{"SCRAM-SHA-256"}})
+	return append(d, bson.E{Key: "roles", Value: roles}, bson.E{Key: "mechanisms", Value: u.mechanisms})
 }
 
 // matches knows equality of texts in customData.

@@ -36,6 +36,7 @@ type userRecord struct {
 	id         int64
 	roles      []name
 	customData bson.Raw
+	mechanisms bson.A
 }
 
 type roleRecord struct {
