@@ -11,6 +11,8 @@ EXCEPTIONS := .cache/exceptions
 TEST_PACKAGES ?= 2
 # How long the crash test goes on. SECONDS in the environment is the shell's own.
 CRASH_SECONDS = $(if $(filter command line,$(origin SECONDS)),$(SECONDS),600)
+# Those that need no more than a MongoDB; the others are of sets, clusters and servers of another kind.
+REAL_MONGODB_TESTS := ^Test(Conformance|Settle|Fence|Sweep|PrepareRole|Privileges|MissingRights|ListOfOneDatabase|OpenRefuses|SourceID|RebuiltServer|RootRotationCutOff|Recipe)$$
 # Leases of fill and bench-scale.
 N ?= 1000000
 # Seconds per fuzz target.
@@ -117,7 +119,7 @@ mongodb: ## Bring the FerretDB that the tests use in the place of a MongoDB
 
 test-mongodb: ## The tests of the engine for MongoDB on a real one: MONGODB_URL=mongodb://administrator:password@host:port
 	@test -n "$(MONGODB_URL)" || { echo 'write: make test-mongodb MONGODB_URL=mongodb://administrator:password@host:port'; exit 1; }
-	SCAIVAULT_TEST_MONGODB_URL='$(MONGODB_URL)' $(GO) test -count=1 -timeout 30m -v ./engine/mongodb
+	SCAIVAULT_TEST_MONGODB_URL='$(MONGODB_URL)' $(GO) test -count=1 -timeout 30m -v -run '$(REAL_MONGODB_TESTS)' ./engine/mongodb
 
 tools: ## Build the pinned linters
 	@scripts/install-tools.sh

@@ -39,7 +39,7 @@ func (e *Engine) Check(ctx context.Context) engine.Health {
 }
 
 func (e *Engine) examine(ctx context.Context, h *engine.Health) error {
-	s, err := e.whole()
+	s, err := e.whole(ctx)
 	if err != nil {
 		return err
 	}
@@ -50,9 +50,6 @@ func (e *Engine) examine(ctx context.Context, h *engine.Health) error {
 	}
 	h.Latency = time.Since(start)
 	h.ClockOffset = said.LocalTime.Sub(start.Add(h.Latency / 2))
-	if _, err := e.recognise(ctx, s, "check the source"); err != nil && code(err) != codeUnauthorized {
-		return err
-	}
 	held, err := s.privileges(ctx)
 	if err != nil {
 		return err
@@ -72,6 +69,9 @@ func (e *Engine) examine(ctx context.Context, h *engine.Health) error {
 	}
 	if len(h.MissingGrants) > 0 {
 		return nil
+	}
+	if _, err := e.recognise(ctx, s, "check the source"); err != nil {
+		return err
 	}
 	return e.examineMembers(ctx, s, h)
 }

@@ -9,7 +9,7 @@ import (
 func (e *Engine) Now(ctx context.Context) (time.Time, error) {
 	ctx, cancel := e.operation(ctx)
 	defer cancel()
-	s, err := e.whole()
+	s, err := e.whole(ctx)
 	if err != nil {
 		return time.Time{}, err
 	}

@@ -33,13 +33,13 @@ type connector struct {
 	srv    *directory  // nil where the URL itself lists the hosts
 }
 
-func newConnector(ctx context.Context, c *config, o engine.Options) (*connector, error) {
+func newConnector(ctx context.Context, c *config, o engine.Options, dns resolver) (*connector, error) {
 	made := &connector{
 		config: c, dial: o.Dial,
 		name: engine.ConnectionPrefix(o.Installation, o.Node) + strconv.FormatInt(o.Epoch, 10),
 	}
 	if c.target.srv {
-		made.srv = newDirectory(c.target.hosts[0])
+		made.srv = &directory{name: c.target.hosts[0], lookup: dns}
 	}
 	var err error
 	if c.target.tls {

@@ -25,7 +25,7 @@ func newTestConnector(t *testing.T, document string) *connector {
 	made, err := newConnector(t.Context(), c, engine.Options{
 		Installation: "installation-1", Node: "node-1", Epoch: 1,
 		Dial: func(context.Context, string, string) (net.Conn, error) { return nil, errDialled },
-	})
+	}, &zone{})
 	if err != nil {
 		t.Fatal(err)
 	}

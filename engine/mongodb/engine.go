@@ -12,6 +12,7 @@ import (
 	"encoding/json"
 	"log/slog"
 	"maps"
+	"net"
 	"slices"
 	"sync"
 
@@ -69,6 +70,10 @@ type Engine struct {
 
 // Open implements engine.Type.
 func (Type) Open(ctx context.Context, o engine.Options) (engine.Engine, error) {
+	return open(ctx, o, net.DefaultResolver)
+}
+
+func open(ctx context.Context, o engine.Options, dns resolver) (engine.Engine, error) {
 	c, err := parseConfig(o.Config)
 	if err != nil {
 		return nil, misconfigured("read the configuration", err)
@@ -85,7 +90,7 @@ func (Type) Open(ctx context.Context, o engine.Options) (engine.Engine, error) {
 	if e.log == nil {
 		e.log = slog.New(slog.DiscardHandler)
 	}
-	if e.connector, err = newConnector(ctx, c, o); err != nil {
+	if e.connector, err = newConnector(ctx, c, o, dns); err != nil {
 		return nil, err
 	}
 	ctx, cancel := e.operation(ctx)
@@ -130,15 +135,39 @@ func (e *Engine) Close() {
 	}
 }
 
-// whole is the source as one: what is sent to it goes to the primary, or to any mongos.
-func (e *Engine) whole() (*server, error) {
+// whole is the source as one: what is sent to it goes to the primary, or to any mongos. Where SRV
+// records list its hosts, it is connected to anew when they have changed.
+func (e *Engine) whole(ctx context.Context) (*server, error) {
 	e.mu.Lock()
-	defer e.mu.Unlock()
-	if e.closed {
-		return nil, unreachable("use the source: the engine is closed", nil)
+	s, as, closed := e.main, e.root, e.closed
+	e.mu.Unlock()
+	if closed {
+		return nil, errClosed
 	}
-	return e.main, nil
+	p, err := e.connector.place(ctx)
+	if err != nil || slices.Equal(p.hosts, s.hosts) {
+		return s, err
+	}
+	next, err := e.connector.whole(ctx, as)
+	if err != nil {
+		return nil, err
+	}
+	e.mu.Lock()
+	current := e.main == s && !e.closed
+	if current {
+		e.main = next
+	}
+	e.mu.Unlock()
+	if !current { // somebody else has done it, or it is over
+		next.close()
+		return e.whole(ctx)
+	}
+	go s.close()
+	return next, nil
 }
+
+// errClosed is the error of an engine that was closed.
+var errClosed = unreachable("use the source: the engine is closed", nil)
 
 // operation bounds one operation by the engine's own time.
 func (e *Engine) operation(ctx context.Context) (context.Context, context.CancelFunc) {

@@ -67,7 +67,7 @@ func (e *Engine) Issue(ctx context.Context, p *engine.Plan) (engine.Recipe, erro
 	case <-ctx.Done():
 		return nil, busy(issuingUser+": all connections are in use", ctx.Err())
 	}
-	s, err := e.whole()
+	s, err := e.whole(ctx)
 	if err != nil {
 		return nil, err
 	}

@@ -114,6 +114,9 @@ func TestSettle(t *testing.T) {
 		if found, err := settler.Lookup(t.Context(), p.Recipe); err != nil || found.State != engine.Absent {
 			t.Errorf("%s: a creation was executed after it was settled: %+v, %v", who, found, err)
 		}
+		if settler == sender { // which has drawn another fence
+			s.works(t, issue(t, sender, readApp))
+		}
 		if _, err := sender.Issue(t.Context(), planned); engine.KindOf(err) != engine.Busy {
 			t.Errorf("%s: an issuance that the settlement cut off: %v", who, err)
 		}

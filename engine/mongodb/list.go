@@ -16,7 +16,7 @@ func (e *Engine) List(ctx context.Context) ([]engine.Account, error) {
 	const attempt = "list the users"
 	ctx, cancel := e.operation(ctx)
 	defer cancel()
-	s, err := e.whole()
+	s, err := e.whole(ctx)
 	if err != nil {
 		return nil, err
 	}

@@ -16,7 +16,7 @@ func (e *Engine) Lookup(ctx context.Context, raw engine.Recipe) (engine.Presence
 	}
 	ctx, cancel := e.operation(ctx)
 	defer cancel()
-	s, err := e.whole()
+	s, err := e.whole(ctx)
 	if err != nil {
 		return engine.Presence{}, err
 	}

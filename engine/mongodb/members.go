@@ -94,7 +94,7 @@ func (e *Engine) at(ctx context.Context, address string) (*server, error) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	if e.closed {
-		return nil, unreachable("use the source: the engine is closed", nil)
+		return nil, errClosed
 	}
 	if m := e.members[address]; m != nil {
 		return m, nil

@@ -18,7 +18,7 @@ func (e *Engine) PrepareRole(ctx context.Context, roleName string, er engine.Rol
 	}
 	ctx, cancel := e.operation(ctx)
 	defer cancel()
-	s, err := e.whole()
+	s, err := e.whole(ctx)
 	if err != nil {
 		return nil, err
 	}

@@ -64,7 +64,7 @@ func (e *Engine) end(ctx context.Context, users []user) map[user]error {
 	}
 	ctx, cancel := e.operation(ctx)
 	defer cancel()
-	s, err := e.whole()
+	s, err := e.whole(ctx)
 	if err != nil {
 		return fail(err)
 	}

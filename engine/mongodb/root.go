@@ -56,7 +56,7 @@ func (e *Engine) SetRoot(ctx context.Context, candidate map[string]statement.Sec
 
 // setPassword changes the password with a majority.
 func (e *Engine) setPassword(ctx context.Context, next engine.Login) error {
-	s, err := e.whole()
+	s, err := e.whole(ctx)
 	if err != nil {
 		return err
 	}
@@ -97,7 +97,7 @@ func (e *Engine) adopt(next engine.Login, s *server) error {
 	if e.closed {
 		e.mu.Unlock()
 		s.close()
-		return unreachable("use the source: the engine is closed", nil)
+		return errClosed
 	}
 	former := append(slices.Collect(maps.Values(e.members)), e.main)
 	e.root, e.main, e.members = next, s, map[string]*server{}

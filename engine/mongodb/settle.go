@@ -23,7 +23,7 @@ func (e *Engine) Settle(ctx context.Context, _ string, raws []engine.Recipe) err
 	}
 	ctx, cancel := e.operation(ctx)
 	defer cancel()
-	s, err := e.whole()
+	s, err := e.whole(ctx)
 	if err != nil {
 		return err
 	}

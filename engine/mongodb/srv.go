@@ -31,8 +31,6 @@ type resolver interface {
 	LookupTXT(ctx context.Context, name string) ([]string, error)
 }
 
-func newDirectory(name string) *directory { return &directory{name: name, lookup: net.DefaultResolver} }
-
 // list is what the directory says. While it does not answer, what it said last holds.
 func (d *directory) list(ctx context.Context) (place, error) {
 	d.mu.Lock()

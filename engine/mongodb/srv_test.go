@@ -2,6 +2,7 @@ package mongodb
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"net"
 	"slices"
@@ -11,6 +12,8 @@ import (
 	"time"
 
 	"github.com/scaivault/scaivault/engine"
+	"github.com/scaivault/scaivault/internal/statement"
+	"github.com/scaivault/scaivault/test/mongotest"
 )
 
 // zone is a resolver of our own.
@@ -91,3 +94,49 @@ func (z *anyZone) LookupSRV(context.Context, string, string, string) (string, []
 	return "", z.records, nil
 }
 func (z *anyZone) LookupTXT(context.Context, string) ([]string, error) { return nil, nil }
+
+// TestFollowsTheDirectory: what is behind the name moves, and the engine goes with it.
+func TestFollowsTheDirectory(t *testing.T) {
+	t.Parallel()
+	server := mongotest.Start(t, mongotest.AsCluster(2))
+	const guide = "../../docs/engines/mongodb.md"
+	root := server.SetUp(t, guide, "scaivault")
+	for _, command := range mongotest.Guide(t, guide)[2:] {
+		server.Do(t, adminDB, command)
+	}
+	first, second := server.Members[0], server.Members[1]
+	z := &zone{records: []*net.SRV{{Target: "first.example.com.", Port: 1}}}
+	made, err := open(t.Context(), engine.Options{
+		Installation: "installation-1", EngineID: "eng_1", Node: "node-1", Epoch: 1,
+		Config: json.RawMessage(`{"connection_url": "mongodb+srv://{{username}}:{{password}}@cluster.example.com/?tls=false", "allow_plaintext": true, "root_credentials_path": "r"}`),
+		Root:   map[string]statement.Secret{"username": statement.Secret(root), "password": "a-long-one"},
+		Namer:  statement.NewNamer("installation-1", []byte("key of the test"), nil),
+		Dial: func(ctx context.Context, network, address string) (net.Conn, error) {
+			var d net.Dialer
+			switch host, _, _ := net.SplitHostPort(address); host {
+			case "first.example.com":
+				address = first.Addr()
+			case "second.example.com":
+				address = second.Addr()
+			}
+			return d.DialContext(ctx, network, address)
+		},
+	}, z)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer made.Close()
+	e := made.(*Engine)
+	if h := e.Check(t.Context()); h.Status != "healthy" {
+		t.Errorf("health: %+v", h)
+	}
+	z.records[0].Target = "second.example.com."
+	first.Stop()
+	e.connector.srv.asked = time.Now().Add(-srvAge)
+	if h := e.Check(t.Context()); h.Status != "healthy" {
+		t.Errorf("health after the name leads elsewhere: %+v", h)
+	}
+	if s, err := e.whole(t.Context()); err != nil || !slices.Equal(s.hosts, []string{"second.example.com:1"}) {
+		t.Errorf("connected to %v, %v", s.hosts, err)
+	}
+}
