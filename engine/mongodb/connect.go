@@ -189,6 +189,9 @@ func (s *server) write(ctx context.Context, database string, command bson.D) err
 	return err
 }
 
+// leave closes in its own time: nobody waits for what is still under way.
+func (s *server) leave() { go s.close() }
+
 // close ends all connections; those in use have a moment.
 func (s *server) close() {
 	ctx, cancel := context.WithTimeout(context.Background(), farewell)

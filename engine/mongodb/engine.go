@@ -162,7 +162,7 @@ func (e *Engine) whole(ctx context.Context) (*server, error) {
 		next.close()
 		return e.whole(ctx)
 	}
-	go s.close()
+	s.leave()
 	return next, nil
 }
 

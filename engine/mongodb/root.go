@@ -103,7 +103,7 @@ func (e *Engine) adopt(next engine.Login, s *server) error {
 	e.root, e.main, e.members = next, s, map[string]*server{}
 	e.mu.Unlock()
 	for _, f := range former {
-		go f.close()
+		f.leave()
 	}
 	return nil
 }
