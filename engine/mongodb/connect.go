@@ -68,14 +68,16 @@ func (c *connector) whole(ctx context.Context, as engine.Login) (*server, error)
 	return connect(o, place.hosts)
 }
 
-// member connects to one server alone.
+// member connects to one server alone. The driver does not tell one that refuses from one that is slow,
+// and the others need not wait for it.
 func (c *connector) member(ctx context.Context, address string, as engine.Login) (*server, error) {
 	place, err := c.place(ctx)
 	if err != nil {
 		return nil, err
 	}
 	place.hosts = []string{address}
-	return connect(c.options(place, as).SetDirect(true).SetMaxPoolSize(memberConnections), place.hosts)
+	o := c.options(place, as).SetDirect(true).SetMaxPoolSize(memberConnections).SetServerSelectionTimeout(c.config.ConnectTimeout.Std())
+	return connect(o, place.hosts)
 }
 
 // place is where the source is, and how root logs in there.

@@ -70,7 +70,7 @@ func newNamer() *statement.Namer {
 }
 
 func (s *source) options(extra map[string]any) engine.Options {
-	c := map[string]any{"connection_url": s.url, "root_credentials_path": "infra/root", "operation_timeout": "30s"}
+	c := map[string]any{"connection_url": s.url, "root_credentials_path": "infra/root", "connect_timeout": "60s", "operation_timeout": "120s"}
 	for k, v := range extra {
 		c[k] = v
 	}
