@@ -28,7 +28,7 @@ fi
 
 exceptions=$(realpath "$exceptions")
 line="MongoDB itself is not tested, but FerretDB behind fronts that emulate roles, sessions and sets (test/mongotest says exactly what); make test-mongodb MONGODB_URL=... tests on a real one"
-grep -qxF "$line" "$exceptions" || echo "$line" >>"$exceptions"
+grep -qsxF "$line" "$exceptions" || echo "$line" >>"$exceptions"
 
 cd "$repo/scripts/ferretdb"
 version=$("$go" list -m -f '{{.Version}}' "$module")

@@ -21,9 +21,9 @@ type member struct {
 // report every ten seconds.
 const routerAge = 5 * time.Minute
 
-// list finds all members, whether they can be reached or not. Hidden ones are not listed by MongoDB, and
+// survey finds all members, whether they can be reached or not. Hidden ones are not listed by MongoDB, and
 // no client finds them either.
-func (e *Engine) list(ctx context.Context, s *server) ([]member, error) {
+func (e *Engine) survey(ctx context.Context, s *server) ([]member, error) {
 	h, err := s.hello(ctx)
 	if err != nil {
 		return nil, err

@@ -55,7 +55,7 @@ func (e *Engine) PrepareRole(ctx context.Context, roleName string, er engine.Rol
 func (r *role) rights() []privilege {
 	all := []privilege{on(r.Database, userRights...)}
 	for _, g := range r.Roles {
-		all = append(all, on(g.Database, "grantRole"))
+		all = append(all, on(g.Database, "grantRole", "viewRole"))
 	}
 	for _, p := range r.Privileges {
 		if !p.Resource.Cluster && *p.Resource.Database != "" {

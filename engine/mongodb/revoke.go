@@ -126,7 +126,7 @@ func (e *Engine) drop(ctx context.Context, s *server, users []user) map[user]err
 // clear proves on every member that users are gone, and ends what it still does for them. A member that
 // does not answer takes half of the time, so that the others get theirs.
 func (e *Engine) clear(ctx context.Context, s *server, users []user) error {
-	members, err := e.list(ctx, s)
+	members, err := e.survey(ctx, s)
 	if err != nil {
 		return err
 	}
