@@ -2,6 +2,8 @@ package mongodb_test
 
 import (
 	"fmt"
+	"runtime"
+	"sync/atomic"
 	"testing"
 
 	"go.mongodb.org/mongo-driver/v2/bson"
@@ -9,25 +11,34 @@ import (
 	"github.com/scaivault/scaivault/engine"
 )
 
-// BenchmarkLife makes and ends one credential at a time: by the engine, and by a client that sends the
-// same two changes and nothing else.
+// BenchmarkLife makes and ends credentials, one at a time and by 32 callers at once: by the engine, and by
+// a client that sends the same two changes and nothing else.
 func BenchmarkLife(b *testing.B) {
 	s := newSource(b)
-	b.Run("engine", func(b *testing.B) {
-		e := s.open(b, nil)
-		for b.Loop() {
-			revoke(b, e, issue(b, e, readApp).recipe)
-		}
-	})
-	b.Run("direct", func(b *testing.B) {
-		n := 0
-		for b.Loop() {
-			n++
-			name := fmt.Sprintf("direct_%d", n)
+	e := s.open(b, map[string]any{"max_open_connections": 32})
+	var made atomic.Int64
+	for name, life := range map[string]func(){
+		"engine": func() { revoke(b, e, issue(b, e, readApp).recipe) },
+		"direct": func() {
+			name := fmt.Sprintf("direct_%d", made.Add(1))
 			s.server.Do(b, appDB, bson.D{{Key: "createUser", Value: name}, {Key: "pwd", Value: "a-long-one"}, {Key: "roles", Value: bson.A{"read"}}, {Key: "mechanisms", Value: bson.A{"SCRAM-SHA-256"}}})
 			s.server.Do(b, appDB, bson.D{{Key: "dropUser", Value: name}})
-		}
-	})
+		},
+	} {
+		b.Run(name+"/1", func(b *testing.B) {
+			for b.Loop() {
+				life()
+			}
+		})
+		b.Run(name+"/32", func(b *testing.B) {
+			b.SetParallelism(32 / runtime.GOMAXPROCS(0))
+			b.RunParallel(func(pb *testing.PB) {
+				for pb.Next() {
+					life()
+				}
+			})
+		})
+	}
 }
 
 // BenchmarkRevokeBatch ends a hundred at once.

@@ -58,6 +58,9 @@ const (
 	adminName     = "administrator"
 	adminPassword = "administrator-of-the-test"
 	adminDB       = "admin"
+
+	// adminConnections are as many as any test wants at once.
+	adminConnections = 32
 )
 
 // Server is what tests talk to.
@@ -127,7 +130,7 @@ func Start(t TB, opts ...Option) *Server {
 	s.world = newWorld(f)
 	s.startFerret(t)
 	s.startFronts(t, f)
-	s.direct = s.Client(adminName, adminPassword, adminDB)
+	s.direct = s.client(s.address, adminName, adminPassword, adminDB, adminConnections)
 	t.Cleanup(func() { disconnect(s.direct) })
 	return s
 }
@@ -141,7 +144,7 @@ func (s *Server) reach(t TB, address string) {
 	}
 	password, _ := u.User.Password()
 	s.address, s.login = u.Host, [2]string{u.User.Username(), password}
-	s.direct = s.Client(s.login[0], s.login[1], adminDB)
+	s.direct = s.client(s.address, s.login[0], s.login[1], adminDB, adminConnections)
 	t.Cleanup(func() { disconnect(s.direct) })
 }
 
@@ -167,7 +170,11 @@ func (s *Server) Client(user, password, database string) *mongo.Client {
 
 // ClientAt is Client for a member.
 func (s *Server) ClientAt(address, user, password, database string) *mongo.Client {
-	o := options.Client().SetHosts([]string{address}).SetDirect(true).SetMaxPoolSize(1).SetRetryReads(false).SetRetryWrites(false).
+	return s.client(address, user, password, database, 1)
+}
+
+func (s *Server) client(address, user, password, database string, connections uint64) *mongo.Client {
+	o := options.Client().SetHosts([]string{address}).SetDirect(true).SetMaxPoolSize(connections).SetRetryReads(false).SetRetryWrites(false).
 		SetServerSelectionTimeout(20 * time.Second).
 		SetAuth(options.Credential{AuthMechanism: "SCRAM-SHA-256", AuthSource: database, Username: user, Password: password, PasswordSet: true})
 	if s.ca != nil {
