@@ -21,6 +21,7 @@ type LeaseColumn struct{ Name, Value string }
 // Index gives the leases of the filter in the order of their ids and leaves the fewest others to look
 // at on the way.
 func (f *LeaseFilter) Index() LeaseIndex {
+	alive := livingIndex(f.EngineID, f.Role, f.Identity, f.TokenID)
 	switch {
 	case f.Username != "":
 		return LeaseIndex{Name: "leases_username", Columns: []LeaseColumn{{"username", f.Username}}}
@@ -32,15 +33,14 @@ func (f *LeaseFilter) Index() LeaseIndex {
 		return LeaseIndex{Name: "leases_residue", Columns: []LeaseColumn{{"engine_id", f.EngineID}}}
 	case f.Status == api.LeaseIssuing, f.Status == api.LeaseRevoking:
 		return statusIndex(f.Status) // they are few, whoever's they are
-	case f.Status == api.LeaseActive:
-		if index := livingIndex(f.EngineID, f.Role, f.Identity, f.TokenID); index.Name != "" {
-			return index
-		}
-		return statusIndex(f.Status)
+	case f.Status == api.LeaseActive && alive.Name != "":
+		return alive
 	case f.Identity != "":
 		return LeaseIndex{Name: "leases_identity", Columns: []LeaseColumn{{"identity", f.Identity}}}
 	case f.EngineID != "":
 		return LeaseIndex{Name: "leases_engine", Columns: []LeaseColumn{{"engine_id", f.EngineID}}}
+	case f.Status != "":
+		return statusIndex(f.Status)
 	default:
 		return LeaseIndex{}
 	}
@@ -52,7 +52,7 @@ func (f *Fence) Index() LeaseIndex { return livingIndex(f.EngineID, f.Role, f.Id
 const living = "status <> 'revoked'"
 
 func statusIndex(status api.LeaseStatus) LeaseIndex {
-	return LeaseIndex{Name: "leases_status", Columns: []LeaseColumn{{"status", string(status)}}, Only: living}
+	return LeaseIndex{Name: "leases_status", Columns: []LeaseColumn{{"status", string(status)}}}
 }
 
 func livingIndex(engineID, role, identity, tokenID string) LeaseIndex {
