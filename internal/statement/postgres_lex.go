@@ -11,7 +11,8 @@ const (
 	quotedName                   // "…"
 	unicodeName                  // U&"…"
 	text                         // '…' under standard_conforming_strings
-	escapeText                   // E'…'
+	escapeText                   // E'…'; of MySQL every '…'
+	doubleText                   // "…" of MySQL
 	otherText                    // U&'…', B'…', X'…'
 	dollarText                   // $tag$…$tag$
 	comment                      // -- … and /* … */

@@ -40,6 +40,17 @@ func (s *SQL) Has(keywords ...string) bool {
 	})
 }
 
+// Begins tells whether a statement begins with these keywords.
+func (s *SQL) Begins(statement int, keywords ...string) bool {
+	words := s.words[statement]
+	return len(words) >= len(keywords) && slices.EqualFunc(words[:len(keywords)], keywords, strings.EqualFold)
+}
+
+// Contains tells whether a statement holds a keyword.
+func (s *SQL) Contains(statement int, keyword string) bool {
+	return slices.ContainsFunc(s.words[statement], func(word string) bool { return strings.EqualFold(word, keyword) })
+}
+
 // Len is the number of statements.
 func (s *SQL) Len() int { return len(s.statements) }
 
