@@ -4,6 +4,7 @@ package builtin
 import (
 	"github.com/scaivault/scaivault/engine"
 	"github.com/scaivault/scaivault/engine/mongodb"
+	"github.com/scaivault/scaivault/engine/mysql"
 	"github.com/scaivault/scaivault/engine/postgresql"
 	"github.com/scaivault/scaivault/engine/redis"
 )
@@ -12,6 +13,7 @@ import (
 func Types() []engine.Type {
 	return []engine.Type{
 		mongodb.Type{},
+		mysql.Type{},
 		postgresql.Type{},
 		redis.Type{},
 	}

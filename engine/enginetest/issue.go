@@ -109,13 +109,18 @@ func testLostAnswer(b *bench) {
 	if err != nil {
 		b.Fatalf("look up: %v", err)
 	}
-	if exists := b.target.Exists(b.T, p.Username); exists != (presence.State == engine.Usable) {
+	if exists := b.target.Exists(b.T, p.Username); exists != (presence.State == engine.Usable || presence.State == engine.Unusable) {
 		b.Errorf("the account exists: %t, and is looked up as %d", exists, presence.State)
 	}
 	recipe := p.Recipe
-	if presence.State == engine.Usable {
+	switch presence.State {
+	case engine.Usable:
 		b.works(p.Data)
 		recipe = presence.Recipe
+	case engine.Unusable:
+		if _, err := b.login(p.Data); err == nil {
+			b.Error("a credential that is looked up as unusable logs in")
+		}
 	}
 	b.revoke(e, recipe)
 	b.dead(p)
