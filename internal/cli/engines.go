@@ -58,7 +58,7 @@ type engineFlags struct {
 
 func (o *engineFlags) register(cmd *cobra.Command) {
 	flags := cmd.Flags()
-	flags.StringVar(&o.plugin, "plugin", "", "for databases: postgresql, redis or mongodb")
+	flags.StringVar(&o.plugin, "plugin", "", "for databases: postgresql, mysql, redis or mongodb")
 	flags.StringVar(&o.url, "connection-url", "", "where the source is, with {{username}} and {{password}} in the place of root's")
 	flags.StringVar(&o.root, "root-secret", "", "path of the secret with the source's root credential")
 	flags.StringVar(&o.defaultTTL, "default-ttl", "", "life of a credential that asks for none")

@@ -51,7 +51,7 @@ type roleFlags struct {
 
 func (o *roleFlags) register(cmd *cobra.Command) {
 	flags := cmd.Flags()
-	flags.StringArrayVar(&o.privileges, "privilege", nil, `what its credentials may do, for instance "SELECT ON ALL TABLES IN SCHEMA public"; may be repeated`)
+	flags.StringArrayVar(&o.privileges, "privilege", nil, `what its credentials may do, for instance "SELECT ON ALL TABLES IN SCHEMA public", or for MySQL "SELECT ON app.*"; may be repeated`)
 	flags.StringArrayVar(&o.memberOf, "member-of", nil, "a role of the database that its credentials are members of; may be repeated")
 	flags.StringArrayVar(&o.creation, "creation-statement", nil, "instead of privileges: SQL with {{name}}, {{password}}, {{expiration}}; may be repeated")
 	flags.StringArrayVar(&o.revocation, "revocation-statement", nil, "SQL in the place of the engine's own revocation; may be repeated")
@@ -59,7 +59,7 @@ func (o *roleFlags) register(cmd *cobra.Command) {
 	flags.StringArrayVar(&o.aclRules, "acl-rule", nil, `for Redis: what its credentials may do, for instance "~app:*" and "+@read"; may be repeated`)
 	flags.StringArrayVar(&o.mongodbRoles, "mongodb-role", nil, `for MongoDB: a role that its credentials have, as ROLE@DATABASE, for instance "read@app"; may be repeated`)
 	flags.StringVar(&o.database, "database", "", "for MongoDB: the database in which its credentials are users; admin when absent")
-	flags.StringVar(&o.passwordForm, "password-form", "", "scram or plain: what {{password}} becomes")
+	flags.StringVar(&o.passwordForm, "password-form", "", "plain: {{password}} is the password itself, and not what the source keeps of it")
 	flags.BoolVar(&o.runAsGroup, "run-as-group", false, "what one credential makes belongs to all of the role")
 	flags.BoolVar(&o.tieToToken, "tie-to-token", false, "a credential ends with the token that asked for it")
 	flags.StringVar(&o.defaultTTL, "default-ttl", "", "life of a credential that asks for none")

@@ -58,10 +58,14 @@ told to end. The command's exit code is passed on, and signals are passed to it.
 
 For PostgreSQL the command finds PGUSER, PGPASSWORD, PGHOST, PGPORT, PGDATABASE and
 PGSSLMODE, as psql, pg_dump and most drivers expect; host, port and database only if
-the caller may read the engine. For Redis it is REDISCLI_AUTH, which redis-cli reads,
-and REDIS_USERNAME, REDIS_PASSWORD, REDIS_HOST, REDIS_PORT and REDIS_TLS, if the caller
-may read the engine at all. For MongoDB it is MONGODB_URI, as mongosh and all drivers
-take it, if the caller may read the engine. With --env the command finds these names only:
+the caller may read the engine. For MySQL and MariaDB it is MYSQL_PWD, and if the
+caller may read the engine MYSQL_HOST, MYSQL_TCP_PORT, which their programs read, too,
+MYSQL_USER and MYSQL_DATABASE, which are for the command: mysql -u "$MYSQL_USER". For
+Redis it is REDISCLI_AUTH, which redis-cli reads, and REDIS_USERNAME, REDIS_PASSWORD,
+REDIS_HOST, REDIS_PORT and REDIS_TLS, if the caller may read the engine at all. For
+MongoDB it is MONGODB_URI, as mongosh and all drivers take it, if the caller may read
+the engine. Who may see the environment of the command sees its password: root, and the
+same user. With --env the command finds these names only:
 
   --env DB_USER=username --env DB_PASS=password --env DB_HOST=host
 

@@ -45,6 +45,10 @@ func usual(plugin string) map[string]string {
 			"PGUSER": "username", "PGPASSWORD": "password", "PGHOST": "host",
 			"PGPORT": "port", "PGDATABASE": "database", "PGSSLMODE": "sslmode",
 		}
+	case "mysql": // mysql, mariadb and mysqldump read no variable with a user's name
+		return map[string]string{
+			"MYSQL_USER": "username", "MYSQL_PWD": "password", "MYSQL_HOST": "host", "MYSQL_TCP_PORT": "port", "MYSQL_DATABASE": "database",
+		}
 	case "redis": // redis-cli itself reads the password alone
 		return map[string]string{
 			"REDISCLI_AUTH": "password", "REDIS_USERNAME": "username", "REDIS_PASSWORD": "password",
@@ -118,7 +122,7 @@ func parseEnv(pairs []string) (map[string]string, error) {
 // sourceFields takes a connection URL apart, of which the user part is a
 // template. Several hosts stay a list, as libpq reads it.
 func sourceFields(connectionURL string) map[string]string {
-	scheme, rest, ok := strings.Cut(connectionURL, "://")
+	scheme, rest, ok := strings.Cut(mysqlURL(connectionURL), "://")
 	if !ok {
 		return nil
 	}
@@ -130,6 +134,8 @@ func sourceFields(connectionURL string) map[string]string {
 	defaultPort := "5432"
 	fields := map[string]string{}
 	switch scheme {
+	case "mysql":
+		defaultPort = "3306"
 	case "redis", "rediss":
 		defaultPort = "6379"
 		if fields["tls"] = "false"; scheme == "rediss" {
@@ -149,6 +155,9 @@ func sourceFields(connectionURL string) map[string]string {
 		hosts = append(hosts, u.Hostname())
 		ports = append(ports, first(u.Port(), defaultPort))
 	}
+	if scheme == "mysql" { // its programs take one
+		hosts, ports = hosts[:1], ports[:1]
+	}
 	fields["host"], fields["port"] = strings.Join(hosts, ","), strings.Join(ports, ",")
 	if database, err := url.PathUnescape(path); err == nil && database != "" {
 		fields["database"] = database
@@ -157,4 +166,14 @@ func sourceFields(connectionURL string) map[string]string {
 		fields["sslmode"] = values.Get("sslmode")
 	}
 	return fields
+}
+
+// mysqlURL makes a URL of the form that the driver of MySQL has for it.
+func mysqlURL(text string) string {
+	user, rest, ok := strings.Cut(text, "@tcp(")
+	address, path, closed := strings.Cut(rest, ")/")
+	if !ok || !closed || strings.Contains(text, "://") {
+		return text
+	}
+	return "mysql://" + user + "@" + address + "/" + path
 }

@@ -16,6 +16,8 @@ func TestSourceFieldsTakesAConnectionURLApart(t *testing.T) {
 		"postgresql://{{username}}:{{password}}@a,b:6000,[::1]:7000/x": {
 			"host": "a,b,::1", "port": "5432,6000,7000", "database": "x"},
 		"postgresql://db?sslmode=disable":                              {"host": "db", "port": "5432", "sslmode": "disable"},
+		"mysql://{{username}}:{{password}}@db.internal/shop?tls=true":  {"host": "db.internal", "port": "3306", "database": "shop"},
+		"{{username}}:{{password}}@tcp(db.internal:3307,other)/":       {"host": "db.internal", "port": "3307"},
 		"redis://{{username}}:{{password}}@cache.internal":             {"host": "cache.internal", "port": "6379", "tls": "false"},
 		"rediss://{{username}}:{{password}}@a:7000,b:7001/0":           {"host": "a,b", "port": "7000,7001", "tls": "true", "database": "0"},
 		"redis+sentinel://{{username}}:{{password}}@s1:26379/mymaster": nil,
@@ -43,6 +45,7 @@ func TestEnvironmentNamesTheFieldsThatWereAskedFor(t *testing.T) {
 		{plugin: "", want: []string{"PGHOST=h", "PGPASSWORD=p", "PGUSER=u"}},
 		{plugin: "redis", want: []string{"REDISCLI_AUTH=p", "REDIS_HOST=h", "REDIS_PASSWORD=p", "REDIS_USERNAME=u"}},
 		{plugin: "mongodb", want: []string{"MONGODB_URI=m"}},
+		{plugin: "mysql", want: []string{"MYSQL_HOST=h", "MYSQL_PWD=p", "MYSQL_USER=u"}},
 		{plugin: "another", fails: true},
 		{plugin: "another", mapping: map[string]string{"WHO": "username"}, want: []string{"WHO=u"}},
 		{plugin: "postgresql", mapping: map[string]string{"WHO": "username"}, want: []string{"WHO=u"}},
