@@ -12,6 +12,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"github.com/go-sql-driver/mysql"
@@ -151,6 +152,15 @@ type wire struct {
 	sent   atomic.Pointer[context.Context] // of the present message
 }
 
+// SyscallConn lets the driver see, before it sends something, that the source has ended
+// the connection.
+func (w *wire) SyscallConn() (syscall.RawConn, error) {
+	if socket, ok := w.Conn.(syscall.Conn); ok {
+		return socket.SyscallConn()
+	}
+	return nil, errors.ErrUnsupported
+}
+
 func (w *wire) Write(b []byte) (int, error) {
 	n, err := w.Conn.Write(b)
 	if ctx := w.sent.Load(); ctx != nil {
@@ -216,6 +226,9 @@ func (c *conn) sourceTime(t time.Time) time.Time { return c.theirs.Add(t.Sub(c.o
 // that give rows. The source stops at the first statement that fails; what those
 // before it did is done.
 func (c *conn) run(ctx context.Context, sql string) (results, error) {
+	if c.driver.(driver.SessionResetter).ResetSession(ctx) != nil { //nolint:forcetypeassert // every connection of the driver is one
+		_ = c.wire.Close() // the source has ended it
+	}
 	if c.broken() || ctx.Err() != nil {
 		return nil, errNotSent
 	}

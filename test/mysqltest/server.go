@@ -110,6 +110,7 @@ func (s *Server) run() error {
 	arguments := []string{
 		"--user=" + who.Username, "--datadir=" + s.path("data"), "--socket=" + s.path("s"), "--pid-file=" + s.path("pid"), "--port=" + strconv.Itoa(s.Port),
 		"--bind-address=127.0.0.1", "--skip-name-resolve", "--log-error=" + s.path("error.log"), "--secure-file-priv=", "--server-id=1",
+		"--tmpdir=" + s.dir, // two of MariaDB in one folder may give temporary tables the same name
 		"--general-log=ON", "--general-log-file=" + s.path("general.log"), "--log-bin=" + s.path("binlog"),
 		"--innodb-buffer-pool-size=32M", "--innodb-flush-log-at-trx-commit=0", "--sync-binlog=0", "--max-connections=300",
 	}
