@@ -68,15 +68,16 @@ the engine. Who may see the environment of the command sees its password: root, 
 same user. With --env the command finds these names only:
 
   --env DB_USER=username --env DB_PASS=password --env DB_HOST=host
+  --env 'DATABASE_URL=mysql://{{username}}:{{password|url}}@{{host}}:{{port}}/app'
 
-The fields are those of the credential, host, port, database, sslmode, uri (MongoDB) and
-lease_id.
+What has {{FIELD}} in it is a text, in which |url encodes a field for a URL. The fields
+are those of the credential, host, port, database, sslmode, uri (MongoDB) and lease_id.
 The command does not find the token that run itself uses.`
 	cmd.Example = `  scaivault run --creds support-db/readonly -- psql -c 'SELECT count(*) FROM tickets'`
 	flags := cmd.Flags()
 	flags.StringVar(&o.creds, "creds", "", "engine and role of the credential")
 	flags.StringVar(&o.ttl, "ttl", "", "its life between renewals; 15m when absent")
-	flags.StringArrayVar(&o.env, "env", nil, "NAME=FIELD: name a variable yourself; may be repeated")
+	flags.StringArrayVar(&o.env, "env", nil, "NAME=FIELD or NAME=TEXT with {{FIELD}} in it: name a variable yourself; may be repeated")
 	flags.SetInterspersed(false) // what follows the command is the command's
 	a.completeFlag(cmd, "creds", credNames)
 	return cmd

@@ -3,6 +3,8 @@ package cli
 import (
 	"context"
 	"encoding/json"
+	"errors"
+	"fmt"
 	"maps"
 	"net/url"
 	"slices"
@@ -89,11 +91,11 @@ func (n connection) environment(mapping map[string]string) ([]string, error) {
 	}
 	var variables []string
 	for _, name := range slices.Sorted(maps.Keys(mapping)) {
-		value, known := n.fields[mapping[name]]
-		if known {
+		value, err := n.value(mapping[name])
+		if err == nil {
 			variables = append(variables, name+"="+value)
 		} else if asked {
-			return nil, invalid("--env %s: the credential has no field %s, but %s", name, mapping[name], n.names())
+			return nil, invalid("--env %s: %v", name, err)
 		}
 	}
 	if len(variables) == 0 {
@@ -102,17 +104,55 @@ func (n connection) environment(mapping map[string]string) ([]string, error) {
 	return variables, nil
 }
 
+// value is what a variable holds: a field, or a text with fields in it, {{username}}, as they are or, as in
+// {{password|url}}, encoded for a place in a URL.
+func (n connection) value(text string) (string, error) {
+	if !strings.Contains(text, "{{") {
+		return n.field(text)
+	}
+	var out strings.Builder
+	for {
+		before, rest, more := strings.Cut(text, "{{")
+		out.WriteString(before)
+		if !more {
+			return out.String(), nil
+		}
+		name, after, closed := strings.Cut(rest, "}}")
+		if !closed {
+			return "", errors.New("a {{ has no }}")
+		}
+		name, encoded := strings.CutSuffix(name, "|url")
+		value, err := n.field(name)
+		if err != nil {
+			return "", err
+		}
+		if encoded {
+			value = strings.ReplaceAll(url.QueryEscape(value), "+", "%20")
+		}
+		out.WriteString(value)
+		text = after
+	}
+}
+
+func (n connection) field(name string) (string, error) {
+	value, known := n.fields[name]
+	if !known {
+		return "", fmt.Errorf("the credential has no field %s, but %s", name, n.names())
+	}
+	return value, nil
+}
+
 func (n connection) names() string {
 	return strings.Join(slices.Sorted(maps.Keys(n.fields)), ", ")
 }
 
-// parseEnv reads --env NAME=FIELD.
+// parseEnv reads --env NAME=FIELD and NAME=TEMPLATE.
 func parseEnv(pairs []string) (map[string]string, error) {
 	mapping := map[string]string{}
 	for _, pair := range pairs {
 		name, field, ok := strings.Cut(pair, "=")
 		if !ok || name == "" || field == "" {
-			return nil, invalid("--env: %q is not NAME=FIELD", pair)
+			return nil, invalid("--env: %q is not NAME=FIELD or NAME=TEMPLATE", pair)
 		}
 		mapping[name] = field
 	}

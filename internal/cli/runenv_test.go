@@ -34,7 +34,7 @@ func TestSourceFieldsTakesAConnectionURLApart(t *testing.T) {
 
 func TestEnvironmentNamesTheFieldsThatWereAskedFor(t *testing.T) {
 	t.Parallel()
-	fields := map[string]string{"username": "u", "password": "p", "host": "h", "lease_id": "l", "uri": "m"}
+	fields := map[string]string{"username": "u", "password": "p", "host": "h", "lease_id": "l", "uri": "m", "odd": "a@/ +b"}
 	for _, try := range []struct {
 		plugin  string
 		mapping map[string]string
@@ -50,6 +50,10 @@ func TestEnvironmentNamesTheFieldsThatWereAskedFor(t *testing.T) {
 		{plugin: "another", mapping: map[string]string{"WHO": "username"}, want: []string{"WHO=u"}},
 		{plugin: "postgresql", mapping: map[string]string{"WHO": "username"}, want: []string{"WHO=u"}},
 		{plugin: "postgresql", mapping: map[string]string{"WHO": "nobody"}, fails: true},
+		{plugin: "mysql", mapping: map[string]string{"DSN": "mysql://{{username}}:{{odd|url}}@{{host}}/{{odd}}"}, want: []string{"DSN=mysql://u:a%40%2F%20%2Bb@h/a@/ +b"}},
+		{plugin: "mysql", mapping: map[string]string{"DSN": "{{nobody}}"}, fails: true},
+		{plugin: "mysql", mapping: map[string]string{"DSN": "{{username"}, fails: true},
+		{plugin: "mysql", mapping: map[string]string{"DSN": "{{username|html}}"}, fails: true},
 	} {
 		got, err := connection{plugin: try.plugin, fields: fields}.environment(try.mapping)
 		if (err != nil) != try.fails || !slices.Equal(got, try.want) {
