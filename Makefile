@@ -67,7 +67,7 @@ end-to-end: postgres mysql redis mongodb ## The end-to-end tests with the number
 fuzz: ## Every fuzz target for FUZZ_SECONDS
 	scripts/fuzz.sh $(FUZZ_SECONDS)
 
-bench: postgres ## Ratios against a direct client of PostgreSQL, in one run
+bench: postgres mysql redis mongodb ## Ratios against direct clients of the sources, in one run
 	$(GO) run ./test/load
 
 bench-scale: postgres ## Starts, memory, lists, operations and revocation with N leases, on both stores

@@ -85,6 +85,21 @@ func (c *caller) do(ctx context.Context, method, path, body string, want ...int)
 	return text, ctx.Err()
 }
 
+// credentials is the task of asking for one and reading the answer.
+func credentials(callers []*caller, engine, role string) task {
+	path := "/v1/dynamic/engines/" + engine + "/creds/" + role
+	return func(ctx context.Context, caller int) error {
+		_, err := callers[caller].do(ctx, "POST", path, "{}", 201)
+		return err
+	}
+}
+
+// clear revokes every lease of a role and waits until all are dead.
+func (c *caller) clear(ctx context.Context, engine, role string) error {
+	_, err := c.do(ctx, "POST", "/v1/dynamic/leases/revoke-prefix?wait=150s", `{"prefix":"`+engine+"/"+role+`"}`, 200)
+	return err
+}
+
 // issue makes a credential and answers its lease's id.
 func (c *caller) issue(ctx context.Context, engine, role string) (id string, err error) {
 	text, err := c.do(ctx, "POST", "/v1/dynamic/engines/"+engine+"/creds/"+role, "{}", 201)

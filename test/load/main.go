@@ -1,13 +1,14 @@
 // Command load measures what ScaiVault costs: the real server, with its store
 // and a real PostgreSQL that both flush to disk, against a direct client of the
-// same PostgreSQL that does the same work without a server in between.
+// same PostgreSQL that does the same work without a server in between. The other
+// sources are measured in the same way, each against a client of its own.
 //
 // Both take turns within one run, so that a machine that grows slower meanwhile
 // is slower for both, and what counts are the ratios. The direct client is
 // direct.go: it is the limit, and keeps no record of anything.
 //
-//	go run ./test/load          about a quarter of an hour
-//	go run ./test/load -quick   about two minutes, and rougher
+//	go run ./test/load          about an hour
+//	go run ./test/load -quick   about a quarter of an hour, and rougher
 //
 // The report goes to standard output as Markdown, progress to standard error.
 // Nothing is left running and nothing is left behind.
@@ -108,10 +109,10 @@ func parse(args []string) (*bench, error) {
 	flags := flag.NewFlagSet("load", flag.ContinueOnError)
 	quick := flags.Bool("quick", false, "fewer and shorter rounds, the first version only")
 	majors := flags.String("pg", "15,17", "PostgreSQL versions, comma separated")
-	only := flags.String("only", "", "sections to run, a regular expression of: issue revoke prefix grants age scale storm code")
+	only := flags.String("only", "", "sections to run, a regular expression of: issue revoke prefix grants age scale storm engines code")
 	leases := flags.Int("leases", 0, "how many leases the larger store of scale holds (default 100,000; 10,000 with -quick)")
 	stores := flags.String("stores", embedded+","+shared, "stores of the sections issue, prefix, scale and storm, comma separated")
-	rows := flags.String("rows", "", "rows of the sections issue, revoke, prefix and scale to run, a regular expression")
+	rows := flags.String("rows", "", "rows of the sections issue, revoke, prefix, scale and engines to run, a regular expression")
 	binary := flags.String("binary", "", "server to measure, instead of building it")
 	if err := flags.Parse(args); err != nil {
 		return nil, err
@@ -172,7 +173,7 @@ func (b *bench) measure(ctx context.Context) error {
 	for _, kind := range b.stores {
 		sections = append(sections, section{"scale", b.scale(kind)})
 	}
-	sections = append(sections, section{"code", b.code})
+	sections = append(sections, section{"engines", b.engines}, section{"code", b.code})
 	for _, s := range sections {
 		if !b.only.MatchString(s.name) {
 			continue

@@ -20,6 +20,8 @@ type report struct {
 	ratios  []string
 	ages    []string
 	scales  []string
+	shares  []string
+	addeds  []string
 	figures map[string][]string // by section
 }
 
@@ -66,6 +68,21 @@ func (r *report) scale(what string, many *crowd, c comparison, of func(sample) f
 		medianOf(c.direct, of), medianOf(c.ours, of), median(ratios), ratios[0], ratios[len(ratios)-1], verdict(median(ratios), aim, is)))
 }
 
+// share adds a row that compares a server with the slower of its source alone and itself with a
+// source that does nothing. An aim of 0 is none.
+func (r *report) share(what, source string, t triple, aim float64) {
+	shares := t.shares()
+	r.shares = append(r.shares, fmt.Sprintf("| %s | %s | %.0f | %.0f | %.0f | **%.2f** | %.2f to %.2f | %s |", what, source,
+		medianOf(t.alone, rate), medianOf(t.idle, rate), medianOf(t.ours, rate), median(shares), shares[0], shares[len(shares)-1], verdict(median(shares), aim, atLeast)))
+}
+
+// added adds a row of the time that a server takes beyond its source.
+func (r *report) added(what, source string, t triple) {
+	added := t.added()
+	r.addeds = append(r.addeds, fmt.Sprintf("| %s | %s | %.2f | %.2f | %.2f | **%.2f** | %.2f to %.2f | %s |", what, source,
+		medianOf(t.alone, p50), medianOf(t.idle, p50), medianOf(t.ours, p50), median(added), added[0], added[len(added)-1], verdict(median(added), t.allowed(), atMost)))
+}
+
 func verdict(ratio, aim float64, is aimed) string {
 	switch {
 	case aim == 0:
@@ -107,7 +124,7 @@ func (r *report) begin(ctx context.Context, b *bench) error {
 		fmt.Sprintf("Command: `%s`, %s, took %s.", b.command, b.begun.UTC().Format("2006-01-02 15:04 UTC"), time.Since(b.begun).Round(time.Second)),
 		fmt.Sprintf("Machine: %d × %s, %s of memory, Linux %s, a flush to disk takes %.2f ms, load average before the run %s.", runtime.NumCPU(),
 			procLine("/proc/cpuinfo", "model name"), procLine("/proc/meminfo", "MemTotal"), text(u.Release[:]), flush, b.load),
-		fmt.Sprintf("ScaiVault %s (%.0f MB), %s. Client, server and PostgreSQL share the cores; fsync is on in both stores; everything is on loopback.",
+		fmt.Sprintf("ScaiVault %s (%.0f MB), %s. Client, server and source share the cores; fsync is on in both stores; everything is on loopback.",
 			strings.TrimSpace(string(commit)), float64(info.Size())/1e6, runtime.Version()),
 	}
 	return nil
@@ -129,6 +146,8 @@ func (r *report) write(w io.Writer) {
 	table(r.ratios, "figure", "PostgreSQL", "direct", "ScaiVault", "ratio", "of the rounds", "aim")
 	table(r.ages, "figure", "PostgreSQL", "young", "old", "ratio", "of the rounds", "ratio, direct", "aim")
 	table(r.scales, "figure", "store", "N", "with 10 leases", "with N", "ratio", "of the rounds", "aim")
+	table(r.shares, "figure", "source", "source alone", "ScaiVault, source that does nothing", "ScaiVault", "ratio to the smaller", "of the rounds", "aim")
+	table(r.addeds, "figure", "source", "source alone", "ScaiVault, source that does nothing", "ScaiVault", "added", "of the rounds", "aim")
 	table(r.figures["age"], "figure", "value", "aim")
 	table(r.figures["storm"], "figure", "value", "aim")
 	table(r.figures["process"], "figure", "value", "aim")

@@ -97,7 +97,7 @@ func (r *rig) configure(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if err := rootSecret(ctx, c, r.password); err != nil {
+	if err := rootSecret(ctx, c, rootName, r.password); err != nil {
 		return err
 	}
 	for engine, iterations := range map[string]int{usual: 4096, fast: 1} {
@@ -112,8 +112,8 @@ func (r *rig) configure(ctx context.Context) error {
 const rootPath = "bench/root"
 
 // rootSecret writes the root credentials and lets engines read them.
-func rootSecret(ctx context.Context, c *client.Client, password string) error {
-	root := map[string]json.RawMessage{"username": json.RawMessage(strconv.Quote(rootName)), "password": json.RawMessage(strconv.Quote(password))}
+func rootSecret(ctx context.Context, c *client.Client, username, password string) error {
+	root := map[string]json.RawMessage{"username": json.RawMessage(strconv.Quote(username)), "password": json.RawMessage(strconv.Quote(password))}
 	if _, err := c.WriteSecret(ctx, rootPath, api.SecretWrite{Data: root}); err != nil {
 		return fmt.Errorf("write the root secret: %w", err)
 	}
@@ -159,11 +159,7 @@ func (r *rig) engine(ctx context.Context, c *client.Client, name, root string, i
 
 // issue asks for credentials.
 func (r *rig) issue(engine, role string) task {
-	path := "/v1/dynamic/engines/" + engine + "/creds/" + role
-	return func(ctx context.Context, caller int) error {
-		_, err := r.callers[caller].do(ctx, "POST", path, "{}", 201)
-		return err
-	}
+	return credentials(r.callers, engine, role)
 }
 
 // one makes a lease and answers its id.
@@ -219,8 +215,7 @@ func (r *rig) revokeAll(role string, n int) side {
 
 // clear revokes every lease of a role and waits until all are dead.
 func (r *rig) clear(ctx context.Context, engine, role string) error {
-	_, err := r.callers[0].do(ctx, "POST", "/v1/dynamic/leases/revoke-prefix?wait=150s", `{"prefix":"`+engine+"/"+role+`"}`, 200)
-	return err
+	return r.callers[0].clear(ctx, engine, role)
 }
 
 // turns are the two sides of issuing: each for a while, and then what it made is
@@ -230,15 +225,5 @@ func (r *rig) turns(callers int, d time.Duration, engine string, iterations int)
 		s, err := during(ctx, callers, d, r.direct.issue(iterations))
 		return s, errors.Join(err, r.sweep(ctx))
 	}
-	ours = func(ctx context.Context) (sample, error) {
-		before, err := r.vault.cpu()
-		if err != nil {
-			return sample{}, err
-		}
-		s, err := during(ctx, callers, d, r.issue(engine, member))
-		after, unread := r.vault.cpu()
-		s.cpu = after - before
-		return s, errors.Join(err, unread, r.clear(ctx, engine, member))
-	}
-	return direct, ours
+	return direct, r.vault.issuing(r.callers[:callers], d, engine, member)
 }

@@ -78,19 +78,24 @@ type side func(context.Context) (sample, error)
 type comparison struct{ direct, ours []sample }
 
 // alternate gives both sides turns.
-func alternate(ctx context.Context, rounds int, direct, ours side) (c comparison, err error) {
+func alternate(ctx context.Context, rounds int, direct, ours side) (comparison, error) {
+	samples, err := inTurns(ctx, rounds, direct, ours)
+	return comparison{direct: samples[0], ours: samples[1]}, err
+}
+
+// inTurns gives each side its turn, round by round, and answers the samples of each side.
+func inTurns(ctx context.Context, rounds int, sides ...side) ([][]sample, error) {
+	samples := make([][]sample, len(sides))
 	for range rounds {
-		d, err := direct(ctx)
-		if err != nil {
-			return c, err
+		for i, take := range sides {
+			s, err := take(ctx)
+			if err != nil {
+				return samples, err
+			}
+			samples[i] = append(samples[i], s)
 		}
-		o, err := ours(ctx)
-		if err != nil {
-			return c, err
-		}
-		c.direct, c.ours = append(c.direct, d), append(c.ours, o)
 	}
-	return c, nil
+	return samples, nil
 }
 
 // warm throws a first turn of each side away: it opens connections and fills

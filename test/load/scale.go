@@ -152,7 +152,7 @@ func (c *crowd) configure(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if err := rootSecret(ctx, admin, "none"); err != nil {
+	if err := rootSecret(ctx, admin, rootName, "none"); err != nil {
 		return err
 	}
 	for _, engine := range []string{first, second, rare, works} {

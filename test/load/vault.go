@@ -149,6 +149,21 @@ func (v *vault) cpu() (time.Duration, error) {
 	return time.Duration(user+system) * 10 * time.Millisecond, err
 }
 
+// issuing has each caller ask for credentials for a while. They are revoked afterwards, outside the
+// time that counts.
+func (v *vault) issuing(callers []*caller, d time.Duration, engine, role string) side {
+	return func(ctx context.Context) (sample, error) {
+		before, err := v.cpu()
+		if err != nil {
+			return sample{}, err
+		}
+		s, err := during(ctx, len(callers), d, credentials(callers, engine, role))
+		after, unread := v.cpu()
+		s.cpu = after - before
+		return s, errors.Join(err, unread, callers[0].clear(ctx, engine, role))
+	}
+}
+
 // close stops the server as an operator does, and by force when it does not.
 func (v *vault) close() error {
 	defer v.log.Close()
