@@ -52,7 +52,7 @@ crash-nodes: postgres ## The same for three nodes on one PostgreSQL store only, 
 	SCAIVAULT_CRASH_SECONDS=$(CRASH_SECONDS) SCAIVAULT_CRASH_SUMMARY=$(CURDIR)/.cache/crash-nodes-summary.md \
 	$(GO) test -count=1 -timeout 120m -v -run 'TestChaos/three' ./test/crash $(if $(SEED),-seed $(SEED))
 
-crash-matrix: postgres mysql mongodb ## The server killed at every named moment, on both stores, with every version of the source
+crash-matrix: postgres mysql redis mongodb ## The server killed at every named moment, on both stores, with every version of the source
 	@set -o pipefail; SCAIVAULT_TEST_FULL=1 $(GO) test -count=1 -timeout 60m -v -run 'TestCrashMatrix|TestPowerLoss|TestMongoDBCrashes' ./test/failpoints | grep -vE '^ *(=== |--- PASS)'
 
 fence-rounds: postgres ## Fifty revocations in the middle of 20 issuers on three nodes; none survives

@@ -5,6 +5,7 @@ import (
 	"maps"
 
 	"github.com/scaivault/scaivault/engine"
+	"github.com/scaivault/scaivault/internal/failpoint"
 	"github.com/scaivault/scaivault/internal/statement"
 )
 
@@ -44,15 +45,16 @@ func (e *Engine) SetRoot(ctx context.Context, candidate map[string]statement.Sec
 			return busy(attempt+": "+m.address+" cannot be reached, and would be left with the former password: try again when it is back", m.err)
 		}
 	}
-	change := func(rules ...any) error {
+	change := func(unsaved failpoint.Point, rules ...any) error {
 		return firstError(onEach(members, func(m member) error {
 			err := m.with(ctx, revoking, func(c *conn) error {
-				_, err := c.do(ctx, append([]any{"ACL", "SETUSER", next.Username}, rules...)...)
+				_, err := c.do(failpoint.OnSending(ctx, failpoint.RootSent), append([]any{"ACL", "SETUSER", next.Username}, rules...)...)
 				return mapped(attempt, err)
 			})
 			if err != nil {
 				return err
 			}
+			failpoint.Hit(unsaved)
 			return m.persist(ctx)
 		}))
 	}
@@ -66,7 +68,7 @@ func (e *Engine) SetRoot(ctx context.Context, candidate map[string]statement.Sec
 		}))
 	}
 	if prove() != nil { // else it was added before
-		if err := change(hashRule(next.Password)); err != nil {
+		if err := change(failpoint.RootSet, hashRule(next.Password)); err != nil {
 			return plain(err)
 		}
 		if err := prove(); err != nil {
@@ -76,7 +78,7 @@ func (e *Engine) SetRoot(ctx context.Context, candidate map[string]statement.Sec
 	e.mu.Lock()
 	e.root = next
 	e.mu.Unlock()
-	if err := change("resetpass", hashRule(next.Password)); err != nil {
+	if err := change(failpoint.RootProved, "resetpass", hashRule(next.Password)); err != nil {
 		return plain(err)
 	}
 	return nil

@@ -23,6 +23,9 @@ const settleRest = time.Second
 //     since, and a connection is never used again after an answer that did not
 //     come.
 //
+// What was made in time may have been cut off before it was saved. It is saved
+// here: what is looked up next must outlive a restart of the node.
+//
 // A node that cannot be reached is no obstacle: what it may still execute is
 // ended when it is back, as all that the other nodes do not have (repair.go).
 func (e *Engine) Settle(ctx context.Context, node string, raws []engine.Recipe) error {
@@ -38,15 +41,22 @@ func (e *Engine) Settle(ctx context.Context, node string, raws []engine.Recipe) 
 		return plain(err)
 	}
 	err = firstError(onEach(members, func(m member) error {
-		if node == e.options.Node {
-			return e.settleOwn(ctx, m)
+		if err := e.settleOn(ctx, m, node); err != nil {
+			return err
 		}
-		return e.settleOther(ctx, m, engine.ConnectionPrefix(e.options.Installation, node))
+		return m.persist(ctx)
 	}))
 	if err != nil {
 		return plain(err)
 	}
 	return nil
+}
+
+func (e *Engine) settleOn(ctx context.Context, m member, node string) error {
+	if node == e.options.Node {
+		return e.settleOwn(ctx, m)
+	}
+	return e.settleOther(ctx, m, engine.ConnectionPrefix(e.options.Installation, node))
 }
 
 func (e *Engine) settleOwn(ctx context.Context, m member) error {

@@ -76,7 +76,10 @@ func newWorldOn(t *testing.T, nodes []*vaulttest.Server, source *pgtest.Server, 
 		t.Fatal(err)
 	}
 	w.source.ExecIn(t, w.db, "CREATE TABLE items (id int);"+sql+";GRANT USAGE, CREATE ON SCHEMA public TO "+root+" WITH GRANT OPTION")
-	if err := w.configure(t.Context(), w.nodes[0].Admin(t), root, password, form, timeout); err != nil {
+	if err := w.configure(t.Context(), w.nodes[0].Admin(t), root, password, form, client.Document{
+		"plugin": "postgresql", "operation_timeout": timeout, "scram_iterations": 1,
+		"connection_url": fmt.Sprintf("postgresql://{{username}}:{{password}}@%s/%s?sslmode=disable", source.Addr(), w.db),
+	}); err != nil {
 		t.Fatalf("set the server up: %v; its output: %s", err, tail(w.nodes[0].Output()))
 	}
 	return w
@@ -84,7 +87,8 @@ func newWorldOn(t *testing.T, nodes []*vaulttest.Server, source *pgtest.Server, 
 
 const rootPath = "infra/root"
 
-func (w *world) configure(ctx context.Context, admin *client.Client, root, password string, form client.Document, timeout string) error {
+// configure makes the root secret, the engine db and the world's role of a form.
+func (w *world) configure(ctx context.Context, admin *client.Client, root, password string, form, engine client.Document) error {
 	quoted := func(text string) json.RawMessage { return json.RawMessage(fmt.Sprintf("%q", text)) }
 	if _, err := admin.WriteSecret(ctx, rootPath, api.SecretWrite{Data: map[string]json.RawMessage{"username": quoted(root), "password": quoted(password)}}); err != nil {
 		return err
@@ -97,11 +101,8 @@ func (w *world) configure(ctx context.Context, admin *client.Client, root, passw
 	if _, err := admin.BindPolicy(ctx, policy.ID, api.BindingRequest{IdentityType: "system", IdentityID: "dynamic:db"}); err != nil {
 		return err
 	}
-	config, err := json.Marshal(map[string]any{
-		"plugin": "postgresql", "root_credentials_path": rootPath, "operation_timeout": timeout,
-		"connection_url":   fmt.Sprintf("postgresql://{{username}}:{{password}}@%s/%s?sslmode=disable", w.source.Addr(), w.db),
-		"scram_iterations": 1,
-	})
+	engine["root_credentials_path"] = rootPath
+	config, err := json.Marshal(engine)
 	if err != nil {
 		return err
 	}
