@@ -45,6 +45,7 @@ func (e *Engine) SetRoot(ctx context.Context, candidate map[string]statement.Sec
 			return busy(attempt+": "+m.address+" cannot be reached, and would be left with the former password: try again when it is back", m.err)
 		}
 	}
+	// At the point the first node has the change, unsaved, and the others may not.
 	change := func(unsaved failpoint.Point, rules ...any) error {
 		return firstError(onEach(members, func(m member) error {
 			err := m.with(ctx, revoking, func(c *conn) error {

@@ -1,6 +1,7 @@
 package failpoints_test
 
 import (
+	"fmt"
 	"os"
 	"slices"
 	"strings"
@@ -95,25 +96,31 @@ func inRedis(t *testing.T, kind, form, role string) target {
 		engine: client.Document{"plugin": "redis", "connection_url": "redis://{{username}}:{{password}}@" + strings.Join(addresses, ",")},
 		form:   client.Document{"acl_rules": []string{"~app:*", "+@read", "+@connection"}},
 		root:   "scaivault",
-		users: func(t *testing.T) []string {
+		users: func(t *testing.T) (names []string) {
 			t.Helper()
-			var first []string
-			for i, server := range servers {
-				names := slices.DeleteFunc(server.Users(t), func(name string) bool { return !strings.HasPrefix(name, "v_"+role+"_") })
-				slices.Sort(names)
-				if i == 0 {
-					first = names
-				} else if !slices.Equal(names, first) {
-					t.Errorf("the nodes differ: %v, %v", first, names)
+			var all [][]string // of each node; one that was away is like the others soon
+			eventually(t, func() string { return fmt.Sprintf("the nodes have the same users: %v", all) }, func() bool {
+				all = nil
+				for _, server := range servers {
+					names = slices.DeleteFunc(server.Users(t), func(name string) bool { return !strings.HasPrefix(name, "v_"+role+"_") })
+					slices.Sort(names)
+					all = append(all, names)
 				}
-			}
-			return first
+				return slices.Equal(all[0], names)
+			})
+			return names
 		},
 		login: func(t *testing.T, username, password string) error {
 			t.Helper()
-			for _, server := range servers {
+			for i, server := range servers {
 				c := server.Client(username, password)
 				err := c.Ping(t.Context()).Err()
+				if i > 0 { // a replica that was away has it soon
+					eventually(t, func() string { return fmt.Sprintf("%s logs in to the replica: %v", username, err) }, func() bool {
+						err = c.Ping(t.Context()).Err()
+						return err == nil
+					})
+				}
 				_ = c.Close()
 				if err != nil {
 					return err
