@@ -6,10 +6,12 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/scaivault/scaivault/client"
 	"github.com/scaivault/scaivault/internal/failpoint"
 	"github.com/scaivault/scaivault/test/pgtest"
+	"github.com/scaivault/scaivault/test/proxy"
 	"github.com/scaivault/scaivault/test/redistest"
 	"github.com/scaivault/scaivault/test/vaulttest"
 )
@@ -17,7 +19,7 @@ import (
 // The forms in which the source and the server are met.
 const (
 	alone  = "alone"
-	pair   = "pair"   // a master with a replica, to which Redis replicates no users: a kill comes between the two
+	pair   = "pair"   // a master with a replica, to which Redis replicates no users
 	shared = "shared" // a pair, and another node of a shared store that settles what the dead one has left
 )
 
@@ -66,6 +68,10 @@ func redisForms(kind string, p failpoint.Point) (forms []string) {
 	return nil
 }
 
+// lag is how much later messages come to a replica, and answers from it: a kill finds the master changed and the
+// replica not.
+const lag = 50 * time.Millisecond
+
 // inRedis starts servers with the root of the guide.
 func inRedis(t *testing.T, kind, form, role string) target {
 	t.Helper()
@@ -82,8 +88,14 @@ func inRedis(t *testing.T, kind, form, role string) target {
 	_, block, _ := strings.Cut(string(guide), "```redis\n")
 	block, _, _ = strings.Cut(block, "```")
 	var addresses []string
-	for _, server := range servers {
-		addresses = append(addresses, server.Addr())
+	for i, server := range servers {
+		address := server.Addr()
+		if i > 0 {
+			far := proxy.New(t, address)
+			far.Delay(lag)
+			address = far.Addr()
+		}
+		addresses = append(addresses, address)
 		for line := range strings.Lines(block) {
 			var arguments []any
 			for _, word := range strings.Fields(line) {
