@@ -9,6 +9,8 @@ import (
 	"github.com/scaivault/scaivault/internal/statement"
 )
 
+const rotatingRoot = "rotate the root credentials"
+
 // PlanRoot implements engine.RootRotator. The user keeps its name.
 func (e *Engine) PlanRoot(context.Context) (map[string]statement.Secret, error) {
 	candidate := maps.Clone(e.options.Root)
@@ -22,7 +24,6 @@ func (e *Engine) PlanRoot(context.Context) (map[string]statement.Secret, error) 
 // be repeated. A node that is away would keep the former password alone, so all
 // of them must be there.
 func (e *Engine) SetRoot(ctx context.Context, candidate map[string]statement.Secret) error {
-	const attempt = "rotate the root credentials"
 	next, err := engine.ReadLogin("root candidate", candidate)
 	if err != nil {
 		return err
@@ -31,7 +32,7 @@ func (e *Engine) SetRoot(ctx context.Context, candidate map[string]statement.Sec
 	current := e.root
 	e.mu.Unlock()
 	if next.Username != current.Username {
-		return misconfigured(attempt+": the user keeps its name; only its password changes", nil)
+		return misconfigured(rotatingRoot+": the user keeps its name; only its password changes", nil)
 	}
 	ctx, cancel := e.operation(ctx)
 	defer cancel()
@@ -42,20 +43,19 @@ func (e *Engine) SetRoot(ctx context.Context, candidate map[string]statement.Sec
 	}
 	for _, m := range members {
 		if m.err != nil && len(members) > 1 {
-			return busy(attempt+": "+m.address+" cannot be reached, and would be left with the former password: try again when it is back", m.err)
+			return busy(rotatingRoot+": "+m.address+" cannot be reached, and would be left with the former password: try again when it is back", m.err)
 		}
 	}
-	// At the point the first node has the change, unsaved, and the others may not.
-	change := func(unsaved failpoint.Point, rules ...any) error {
+	// changed is called when a node has the change and has not saved it.
+	change := func(changed func(), rules ...any) error {
 		return firstError(onEach(members, func(m member) error {
 			err := m.with(ctx, revoking, func(c *conn) error {
-				_, err := c.do(failpoint.OnSending(ctx, failpoint.RootSent), append([]any{"ACL", "SETUSER", next.Username}, rules...)...)
-				return mapped(attempt, err)
+				return c.changeRoot(ctx, append(command{"ACL", "SETUSER", next.Username}, rules...))
 			})
 			if err != nil {
 				return err
 			}
-			failpoint.Hit(unsaved)
+			changed()
 			return m.persist(ctx)
 		}))
 	}
@@ -69,18 +69,23 @@ func (e *Engine) SetRoot(ctx context.Context, candidate map[string]statement.Sec
 		}))
 	}
 	if prove() != nil { // else it was added before
-		if err := change(failpoint.RootSet, hashRule(next.Password)); err != nil {
+		if err := change(func() { failpoint.Hit(failpoint.RootSet) }, hashRule(next.Password)); err != nil {
 			return plain(err)
 		}
 		if err := prove(); err != nil {
-			return uncertain(attempt+": the source took the new password and refuses it", err)
+			return uncertain(rotatingRoot+": the source took the new password and refuses it", err)
 		}
 	}
 	e.mu.Lock()
 	e.root = next
 	e.mu.Unlock()
-	if err := change(failpoint.RootProved, "resetpass", hashRule(next.Password)); err != nil {
+	if err := change(func() { failpoint.Hit(failpoint.RootProved) }, "resetpass", hashRule(next.Password)); err != nil {
 		return plain(err)
 	}
 	return nil
+}
+
+func (c *conn) changeRoot(ctx context.Context, change command) error {
+	_, err := c.do(failpoint.OnSending(ctx, failpoint.RootSent), change...)
+	return mapped(rotatingRoot, err)
 }

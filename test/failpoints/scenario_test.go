@@ -24,6 +24,7 @@ type scenario struct {
 	reach func(t *testing.T, w *world, arm string, subject api.Credential)
 	// found says what became of it, and fails where that is not allowed.
 	found func(t *testing.T, w *world, leases []api.Lease, subject api.Credential) string
+	ends  bool // the subject's life
 	alone bool // with a source that no other scenario uses
 	short bool // in the short form of the shared store, too
 }
@@ -256,6 +257,7 @@ func closed(t *testing.T, w *world, leases []api.Lease, subject api.Credential) 
 		}
 		if l.Status != api.LeaseRevoked || l.Revocation.Reason != api.ReasonRevoked && l.Revocation.Reason != api.ReasonPrefix {
 			t.Errorf("the lease is %s, %+v; it should be revoked, as it was asked", l.Status, l.Revocation)
+			return string(l.Status)
 		}
 		return "no account, lease revoked: " + l.Revocation.Reason
 	}

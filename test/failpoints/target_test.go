@@ -3,6 +3,7 @@ package failpoints_test
 import (
 	"crypto/rand"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 
@@ -45,13 +46,13 @@ func everywhere() []scenario {
 		{point: failpoint.F7, reach: issuing, found: confirmed},
 		{point: failpoint.F8, reach: issuing, found: confirmed},
 		{point: failpoint.F9, reach: issuing, found: confirmed},
-		{point: failpoint.Fenced, reach: revokingPrefix, found: closed},
+		{point: failpoint.Fenced, reach: revokingPrefix, found: closed, ends: true},
 		{point: failpoint.N1, reach: renewing, found: formerEnd},
 		{point: failpoint.N2, reach: renewing, found: formerEnd},
 		{point: failpoint.N3, reach: renewing, found: newEnd},
 	}
 	for _, p := range []failpoint.Point{failpoint.R1, failpoint.Disabled, failpoint.R2, failpoint.R3, failpoint.R4, failpoint.R5} {
-		all = append(all, scenario{point: p, reach: revoking, found: closed})
+		all = append(all, scenario{point: p, reach: revoking, found: closed, ends: true})
 	}
 	for _, p := range []failpoint.Point{failpoint.RootPlanned, failpoint.RootKept, failpoint.RootSent, failpoint.RootSet,
 		failpoint.RootProved, failpoint.RootPromoted, failpoint.RootDone} {
@@ -97,7 +98,7 @@ func (s target) play(t *testing.T, at scenario, role string, nodes ...*vaulttest
 	if !node.Running() {
 		node.Run(t)
 	}
-	leases := w.decided(t, node)
+	leases := w.decided(t, node, at.ends)
 	if s.restart != nil { // before anything else makes it save what it has
 		s.restart(t)
 	}
@@ -131,17 +132,14 @@ func (s target) credential(t *testing.T, w *world, node *vaulttest.Server) api.C
 	return c
 }
 
-// decided waits until all that the kill cut off is decided.
-func (w *world) decided(t *testing.T, node *vaulttest.Server) (leases []api.Lease) {
+// decided waits until all that the kill cut off is decided, and all that lived before has ended if that was asked.
+func (w *world) decided(t *testing.T, node *vaulttest.Server, ends bool) (leases []api.Lease) {
 	t.Helper()
 	eventually(t, func() string { return fmt.Sprintf("all is decided: %+v; output: %s", leases, tail(node.Output())) }, func() bool {
 		leases = w.leases(t, node)
-		for _, l := range leases {
-			if l.Status == api.LeaseIssuing || l.Status == api.LeaseRevoking {
-				return false
-			}
-		}
-		return true
+		return !slices.ContainsFunc(leases, func(l api.Lease) bool {
+			return l.Status == api.LeaseIssuing || l.Status == api.LeaseRevoking || ends && w.known[l.LeaseID] && l.Status == api.LeaseActive
+		})
 	})
 	return leases
 }
