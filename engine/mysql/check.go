@@ -18,7 +18,7 @@ const warnAt = 2000
 func (e *Engine) Now(ctx context.Context) (now time.Time, err error) {
 	ctx, cancel := e.operation(ctx)
 	defer cancel()
-	err = e.pool.with(ctx, revoking, func(c *conn) error {
+	err = e.pool.With(ctx, engine.Revoking, func(c *conn) error {
 		if err := c.compareClocks(ctx); err != nil {
 			return asked("read the source's clock", err)
 		}
@@ -36,7 +36,7 @@ func (e *Engine) Check(ctx context.Context) engine.Health {
 	if e.config.target.tls != tlsOff {
 		h.TLS = "verified"
 	}
-	err := e.pool.with(ctx, revoking, func(c *conn) error {
+	err := e.pool.With(ctx, engine.Revoking, func(c *conn) error {
 		start := time.Now()
 		if err := c.compareClocks(ctx); err != nil {
 			return asked("check the source", err)

@@ -189,6 +189,17 @@ type conn struct {
 
 func (c *conn) broken() bool { return c.wire.closed.Load() }
 
+// Of an [engine.Conn].
+func (c *conn) Session() string   { return c.id }
+func (c *conn) UsedAt() time.Time { return c.usedAt }
+func (c *conn) Broken() bool      { return c.broken() }
+func (c *conn) Spent() bool       { return c.spent }
+func (c *conn) Close()            { c.close() }
+
+func (c *conn) Probe(ctx context.Context) error {
+	return c.compareClocks(ctx)
+}
+
 // close ends the connection without waiting for the source.
 func (c *conn) close() {
 	c.closing.Do(func() {

@@ -53,7 +53,7 @@ type Engine struct {
 	config    *config
 	options   engine.Options
 	log       *slog.Logger
-	pool      *pool
+	pool      *engine.Pool[*conn]
 	connector *connector
 	dialect   dialect
 	names     *statement.NameTemplate // nil for the usual names
@@ -100,7 +100,7 @@ func (Type) Open(ctx context.Context, o engine.Options) (engine.Engine, error) {
 	if err := e.identify(ctx, first); err != nil {
 		return nil, plain(err)
 	}
-	e.pool = newPool(*c.MaxOpenConnections, c.ConnectTimeout.Std(), func(ctx context.Context) (*conn, error) {
+	e.pool = engine.NewPool(*c.MaxOpenConnections, c.ConnectTimeout.Std(), func(ctx context.Context) (*conn, error) {
 		e.mu.Lock()
 		as := e.root
 		e.mu.Unlock()
@@ -115,7 +115,7 @@ func (e *Engine) SourceID() string { return e.source }
 // Close implements engine.Engine.
 func (e *Engine) Close() {
 	e.late.stop()
-	e.pool.close()
+	e.pool.Close()
 }
 
 // operation bounds one operation by the engine's own time.

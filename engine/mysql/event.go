@@ -6,6 +6,8 @@ import (
 	"time"
 
 	"github.com/scaivault/scaivault/internal/statement"
+
+	"github.com/scaivault/scaivault/engine"
 )
 
 // With expiry_events the source itself ends a credential when ScaiVault is down: an
@@ -59,7 +61,7 @@ func (e *Engine) dropEvents(ctx context.Context, recipes []recipe) error {
 	if len(statements) == 0 {
 		return nil
 	}
-	return e.pool.with(ctx, revoking, func(c *conn) error {
+	return e.pool.With(ctx, engine.Revoking, func(c *conn) error {
 		_, err := c.guarded(ctx, "drop the event of a credential", []fence{e.sameServer()}, message(statements...))
 		return err
 	})

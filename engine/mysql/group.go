@@ -99,7 +99,7 @@ func (e *Engine) whole(name string, failed func() error) fence {
 // repeated. What root may not give is a *fault.Error that names the statement to run.
 func (e *Engine) makeGroup(ctx context.Context, name string, r *role) error {
 	const attempt = "make the group of a role"
-	return e.pool.with(ctx, issuing, func(c *conn) error {
+	return e.pool.With(ctx, engine.Issuing, func(c *conn) error {
 		return e.exclusively(ctx, c, attempt, lockOf(name), lockWait, func() error {
 			found, err := e.accounts(ctx, c, attempt, name)
 			if err != nil {
@@ -199,7 +199,7 @@ func (e *Engine) retireGroups(ctx context.Context, names []string) {
 // retire drops a group unless somebody has it, or has its lock.
 func (e *Engine) retire(ctx context.Context, name string) error {
 	const attempt = "retire a group"
-	err := e.pool.with(ctx, revoking, func(c *conn) error {
+	err := e.pool.With(ctx, engine.Revoking, func(c *conn) error {
 		return e.exclusively(ctx, c, attempt, lockOf(name), 0, func() error {
 			found, err := e.accounts(ctx, c, attempt, name)
 			if err != nil || len(found[name]) != 1 || found[name][0].mark != e.groupMark(name) {

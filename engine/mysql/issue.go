@@ -134,17 +134,17 @@ type making struct {
 
 func (m making) do(ctx context.Context) error {
 	if !m.role.declarative() {
-		return m.e.pool.with(ctx, issuing, func(c *conn) error { return m.byStatements(ctx, c) })
+		return m.e.pool.With(ctx, engine.Issuing, func(c *conn) error { return m.byStatements(ctx, c) })
 	}
 	if m.e.dialect == mariaDB {
-		return m.e.pool.with(ctx, issuing, func(c *conn) error { return m.granted(ctx, c) })
+		return m.e.pool.With(ctx, engine.Issuing, func(c *conn) error { return m.granted(ctx, c) })
 	}
 	for tried := 1; ; tried++ {
 		if err := m.e.readyGroup(ctx, m.draft.recipe.Role, m.role); err != nil {
 			return notIssued(err)
 		}
 		retired := false
-		err := m.e.pool.with(ctx, issuing, func(c *conn) error { return m.member(ctx, c, &retired) })
+		err := m.e.pool.With(ctx, engine.Issuing, func(c *conn) error { return m.member(ctx, c, &retired) })
 		if !retired || tried == groupTries {
 			return err
 		}

@@ -5,6 +5,8 @@ import (
 	"slices"
 	"sync"
 	"time"
+
+	"github.com/scaivault/scaivault/engine"
 )
 
 // lateDelay is how long after a drop its sessions are looked for once more. A login
@@ -83,7 +85,7 @@ func (e *Engine) lookLate() {
 func (e *Engine) endLate(victims []*victim) error {
 	ctx, cancel := e.operation(context.Background())
 	defer cancel()
-	return e.pool.with(ctx, revoking, func(c *conn) error {
+	return e.pool.With(ctx, engine.Revoking, func(c *conn) error {
 		b := batch{e: e, c: c, victims: victims}
 		late, err := b.sessions(ctx)
 		if err != nil {

@@ -17,7 +17,7 @@ func (e *Engine) List(ctx context.Context) ([]engine.Account, error) {
 		marked = "JSON_UNQUOTE(JSON_EXTRACT(User_attributes, '$.metadata.comment')) LIKE " + statement.QuoteMySQLText(markPrefix+"%")
 	}
 	var accounts []engine.Account
-	err := e.pool.with(ctx, revoking, func(c *conn) error {
+	err := e.pool.With(ctx, engine.Revoking, func(c *conn) error {
 		accounts = accounts[:0]
 		answer, err := c.guarded(ctx, "list accounts", []fence{e.sameServer()}, e.dialect.accountQuery(marked+" ORDER BY User, Host"))
 		if err != nil {

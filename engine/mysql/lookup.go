@@ -18,7 +18,7 @@ func (e *Engine) Lookup(ctx context.Context, raw engine.Recipe) (engine.Presence
 	ctx, cancel := e.operation(ctx)
 	defer cancel()
 	var entries []account
-	err = e.pool.with(ctx, revoking, func(c *conn) error {
+	err = e.pool.With(ctx, engine.Revoking, func(c *conn) error {
 		found, err := e.accounts(ctx, c, "look a credential up", r.Username)
 		entries = found[r.Username]
 		return err
@@ -48,7 +48,7 @@ func (e *Engine) Renew(ctx context.Context, raw engine.Recipe, until time.Time) 
 	}
 	ctx, cancel := e.operation(ctx)
 	defer cancel()
-	return plainOrNil(e.pool.with(ctx, issuing, func(c *conn) error { return e.renew(ctx, c, r, until) }))
+	return plainOrNil(e.pool.With(ctx, engine.Issuing, func(c *conn) error { return e.renew(ctx, c, r, until) }))
 }
 
 func (e *Engine) renew(ctx context.Context, c *conn, r recipe, until time.Time) error {

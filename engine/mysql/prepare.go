@@ -74,7 +74,7 @@ func (e *Engine) rehearse(ctx context.Context, roleName string, r *role) error {
 	d.hash = func() statement.Secret { return e.dialect.hash(password) }
 	now := time.Now()
 	m := making{e: e, draft: d, role: r, deadline: now.Add(rehearsalLife), expires: now.Add(rehearsalLife), password: password}
-	err := e.pool.with(ctx, issuing, func(c *conn) error { return m.rehearse(ctx, c) })
+	err := e.pool.With(ctx, engine.Issuing, func(c *conn) error { return m.rehearse(ctx, c) })
 	v := &victim{recipe: d.recipe}
 	ctx, cancel := e.operation(context.WithoutCancel(ctx))
 	defer cancel()

@@ -74,7 +74,7 @@ func (e *Engine) RevokeBatch(ctx context.Context, rs []engine.Recipe) []engine.R
 // then no account; then, once more, no session. What cannot be done for one of them
 // is its own error; what cannot be done at all is that of those not done yet.
 func (e *Engine) end(ctx context.Context, victims []*victim) {
-	err := e.pool.with(ctx, revoking, func(c *conn) error {
+	err := e.pool.With(ctx, engine.Revoking, func(c *conn) error {
 		b := batch{e: e, c: c, victims: victims}
 		return b.run(ctx)
 	})

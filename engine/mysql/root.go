@@ -39,7 +39,7 @@ func (e *Engine) SetRoot(ctx context.Context, candidate map[string]statement.Sec
 	if e.prove(ctx, next) == nil { // it was added before, perhaps by another engine
 		e.setRoot(next)
 	}
-	return plainOrNil(e.pool.with(ctx, revoking, func(c *conn) error {
+	return plainOrNil(e.pool.With(ctx, engine.Revoking, func(c *conn) error {
 		// Of two that took turns, each would drop what the other set.
 		return e.exclusively(ctx, c, rotatingRoot, lockOf("root "+next.Username), 0, func() error { return e.changeRoot(ctx, c, next) })
 	}))

@@ -38,12 +38,12 @@ func (e *Engine) Settle(ctx context.Context, _ string, raws []engine.Recipe) err
 	}
 	ctx, cancel := e.operation(ctx)
 	defer cancel()
-	given := e.pool.givenUp()
-	err := e.pool.with(ctx, revoking, func(c *conn) error { return e.endOwnSessions(ctx, c, names, given) })
+	given := e.pool.GivenUp()
+	err := e.pool.With(ctx, engine.Revoking, func(c *conn) error { return e.endOwnSessions(ctx, c, names, given) })
 	if err != nil {
 		return asked(settling, err)
 	}
-	e.pool.forget(given)
+	e.pool.Forget(given)
 	return nil
 }
 

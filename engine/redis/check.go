@@ -117,7 +117,7 @@ func (e *Engine) examineNode(ctx context.Context, m member) (missing, warnings [
 	e.mu.Lock()
 	root := e.root.Username
 	e.mu.Unlock()
-	err = m.with(ctx, revoking, func(c *conn) error {
+	err = m.pool.With(ctx, engine.Revoking, func(c *conn) error {
 		rights := m.rights(c.name)
 		var commands []command
 		for _, r := range rights {

@@ -33,7 +33,7 @@ func (e *Engine) Now(ctx context.Context) (now time.Time, err error) {
 
 // clock asks one node. INFO has the time since 6.2, and is what root may call anyway.
 func (n *node) clock(ctx context.Context) (now time.Time, err error) {
-	err = n.with(ctx, revoking, func(c *conn) error {
+	err = n.pool.With(ctx, engine.Revoking, func(c *conn) error {
 		replies, err := c.send(ctx, command{"INFO", "server"})
 		if err != nil {
 			return asked("read the clock of "+n.address, err)

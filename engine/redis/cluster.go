@@ -5,6 +5,8 @@ import (
 	"net"
 	"strconv"
 	"strings"
+
+	"github.com/scaivault/scaivault/engine"
 )
 
 // slots is the number of hash slots of a cluster.
@@ -56,7 +58,7 @@ type listedNode struct {
 }
 
 func (e *Engine) clusterNodes(ctx context.Context, n *node) (found []listedNode, err error) {
-	err = n.with(ctx, revoking, func(c *conn) error {
+	err = n.pool.With(ctx, engine.Revoking, func(c *conn) error {
 		answer, err := c.do(ctx, "CLUSTER", "NODES")
 		if err != nil {
 			return asked("list the nodes of the cluster", err)

@@ -155,6 +155,18 @@ type conn struct {
 
 func (c *conn) broken() bool { return c.wire.closed.Load() }
 
+// Of an [engine.Conn].
+func (c *conn) Session() string   { return c.name }
+func (c *conn) UsedAt() time.Time { return c.usedAt }
+func (c *conn) Broken() bool      { return c.broken() }
+func (c *conn) Spent() bool       { return c.watches }
+func (c *conn) Close()            { c.close() }
+
+func (c *conn) Probe(ctx context.Context) error {
+	_, err := c.do(ctx, "CLIENT", "SETNAME", c.name)
+	return err
+}
+
 func (c *conn) close() {
 	c.closing.Do(func() {
 		_ = c.client.Close() // it is over either way

@@ -132,7 +132,7 @@ func (e *Engine) Close() {
 	nodes := e.nodes
 	e.mu.Unlock()
 	for _, n := range nodes {
-		n.pool.close()
+		n.pool.Close()
 	}
 }
 

@@ -6,6 +6,8 @@ import (
 	"strings"
 
 	"github.com/scaivault/scaivault/internal/ident"
+
+	"github.com/scaivault/scaivault/engine"
 )
 
 // Redis has no identity that survives a restart: its run id is a new one then.
@@ -65,7 +67,7 @@ func (e *Engine) findIdentity(ctx context.Context, members []member) (string, er
 
 // bear gives a node the source's identity, saved.
 func (m member) bear(ctx context.Context, marker string) error {
-	err := m.with(ctx, revoking, func(c *conn) error {
+	err := m.pool.With(ctx, engine.Revoking, func(c *conn) error {
 		_, err := c.do(ctx, "ACL", "SETUSER", marker, "reset")
 		return mapped("mark the source as known", err)
 	})
@@ -77,7 +79,7 @@ func (m member) bear(ctx context.Context, marker string) error {
 
 // users lists all users of a node.
 func (n *node) users(ctx context.Context) (users []account, err error) {
-	err = n.with(ctx, revoking, func(c *conn) error {
+	err = n.pool.With(ctx, engine.Revoking, func(c *conn) error {
 		answer, err := c.do(ctx, "ACL", "LIST")
 		if err != nil {
 			return asked("list the users", err)

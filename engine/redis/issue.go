@@ -85,7 +85,7 @@ func (e *Engine) Issue(ctx context.Context, p *engine.Plan) (engine.Recipe, erro
 // nameFree looks on every node before anything is made on any.
 func (e *Engine) nameFree(ctx context.Context, members []member, name string) error {
 	outcomes := onEach(members, func(m member) error {
-		return m.with(ctx, issuing, func(c *conn) error {
+		return m.pool.With(ctx, engine.Issuing, func(c *conn) error {
 			answer, err := c.do(ctx, "ACL", "GETUSER", name)
 			if err != nil {
 				return asked(issuingUser, err)
@@ -116,7 +116,7 @@ func free(name string, r reply) error {
 func (m member) makeUser(ctx context.Context, p *engine.Plan, user command) error {
 	for tried := 1; ; tried++ {
 		var done bool
-		err := m.with(ctx, issuing, func(c *conn) (err error) {
+		err := m.pool.With(ctx, engine.Issuing, func(c *conn) (err error) {
 			fenced, there, err := m.raise(ctx, c, p.Username, p.Deadline)
 			if err == nil {
 				err = free(p.Username, there)
@@ -224,7 +224,7 @@ func (e *Engine) unmake(ctx context.Context, name string, outcomes []outcomeOf, 
 		}
 	}
 	undone := onEach(members, func(m member) error {
-		err := m.with(ctx, revoking, func(c *conn) error {
+		err := m.pool.With(ctx, engine.Revoking, func(c *conn) error {
 			_, err := c.do(ctx, "ACL", "DELUSER", name)
 			return mapped("undo a credential", err)
 		})

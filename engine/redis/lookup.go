@@ -25,7 +25,7 @@ func (e *Engine) Lookup(ctx context.Context, raw engine.Recipe) (engine.Presence
 	var mu sync.Mutex
 	var on, off, absent, foreign int
 	outcomes := onEach(members, func(m member) error {
-		return m.with(ctx, revoking, func(c *conn) error {
+		return m.pool.With(ctx, engine.Revoking, func(c *conn) error {
 			answer, err := c.do(ctx, "ACL", "GETUSER", r.Username)
 			if err != nil {
 				return asked(attempt, err)

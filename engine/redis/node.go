@@ -14,29 +14,12 @@ import (
 type node struct {
 	address  string
 	patience time.Duration // for one save
-	pool     *pool
+	pool     *engine.Pool[*conn]
 	saver    saver
 
 	mu       sync.Mutex
 	failedAt time.Time // when it last could not be reached
 	failed   error
-}
-
-// with runs f with a connection to the node. Where f fails because a connection
-// that had rested is found dead, and nothing was changed, it is run once more.
-func (n *node) with(ctx context.Context, l lane, f func(*conn) error) error {
-	for {
-		c, used, err := n.pool.take(ctx, l)
-		if err != nil {
-			return err
-		}
-		err = f(c)
-		dead := c.broken()
-		n.pool.put(c, l)
-		if err == nil || !used || !dead || engine.KindOf(err) != engine.Unreachable || ctx.Err() != nil {
-			return err
-		}
-	}
 }
 
 // node finds or makes the node of an address.
@@ -46,7 +29,7 @@ func (e *Engine) node(address string) *node {
 	n := e.nodes[address]
 	if n == nil {
 		n = &node{address: address, patience: e.config.OperationTimeout.Std()}
-		n.pool = newPool(*e.config.MaxOpenConnections, e.config.ConnectTimeout.Std(), func(ctx context.Context) (*conn, error) {
+		n.pool = engine.NewPool(*e.config.MaxOpenConnections, e.config.ConnectTimeout.Std(), func(ctx context.Context) (*conn, error) {
 			e.mu.Lock()
 			as := e.root
 			e.mu.Unlock()

@@ -4,6 +4,8 @@ import (
 	"context"
 	"strings"
 	"sync"
+
+	"github.com/scaivault/scaivault/engine"
 )
 
 // saver writes a node's users to its disk. Each save writes all of them, and the
@@ -64,7 +66,7 @@ func (n *node) save(ctx context.Context) error {
 	const attempt = "save the users"
 	ctx, cancel := context.WithTimeout(ctx, n.patience)
 	defer cancel()
-	return n.with(ctx, revoking, func(c *conn) error {
+	return n.pool.With(ctx, engine.Revoking, func(c *conn) error {
 		if !n.saver.byConfig {
 			_, err := c.do(ctx, "ACL", "SAVE")
 			if words, _ := said(err); !strings.Contains(words, "not configured to use an ACL file") {

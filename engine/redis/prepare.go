@@ -25,7 +25,7 @@ func (e *Engine) PrepareRole(ctx context.Context, roleName string, er engine.Rol
 	name := e.newName(roleName)
 	user := append([]any{"ACL", "SETUSER", name, "reset", "resetchannels"}, r.arguments()...)
 	err = firstError(onEach(members, func(m member) error {
-		return m.with(ctx, issuing, func(c *conn) error {
+		return m.pool.With(ctx, engine.Issuing, func(c *conn) error {
 			replies, _, err := c.transact(ctx, user, command{"ACL", "DELUSER", name})
 			if err != nil {
 				return asked(attempt, err)

@@ -4,6 +4,8 @@ import (
 	"context"
 	"slices"
 	"time"
+
+	"github.com/scaivault/scaivault/engine"
 )
 
 // Redis replicates no users, so a node that was away lacks the users that were
@@ -251,13 +253,13 @@ func (e *Engine) copyUser(ctx context.Context, to member, name string, listings 
 			user = append(user, rule)
 		}
 	}
-	return to.with(ctx, revoking, func(c *conn) error {
+	return to.pool.With(ctx, engine.Revoking, func(c *conn) error {
 		if _, err := c.do(ctx, append(user, "off")...); err != nil {
 			return mapped(attempt, err)
 		}
 		alive := true
 		for _, l := range from {
-			err := l.with(ctx, revoking, func(other *conn) error {
+			err := l.pool.With(ctx, engine.Revoking, func(other *conn) error {
 				answer, err := other.do(ctx, "ACL", "GETUSER", name)
 				a, _ := readUser(name, answer)
 				alive = alive && a.on && err == nil

@@ -91,7 +91,7 @@ func (e *Engine) end(ctx context.Context, names []string) map[string]error {
 // disable takes the login from those of the names that are ours on this node,
 // and ends their sessions.
 func (e *Engine) disable(ctx context.Context, m member, names []string) error {
-	return m.with(ctx, revoking, func(c *conn) error {
+	return m.pool.With(ctx, engine.Revoking, func(c *conn) error {
 		found, err := e.find(ctx, c, names)
 		if err != nil || len(found) == 0 {
 			return err
@@ -116,7 +116,7 @@ func (e *Engine) disable(ctx context.Context, m member, names []string) error {
 // remove deletes those of the names that are ours on this node, after it has
 // looked for sessions once more, and sees them gone.
 func (e *Engine) remove(ctx context.Context, m member, names []string) error {
-	return m.with(ctx, revoking, func(c *conn) error {
+	return m.pool.With(ctx, engine.Revoking, func(c *conn) error {
 		found, err := e.find(ctx, c, names)
 		if err != nil || len(found) == 0 {
 			return err

@@ -49,7 +49,7 @@ func (e *Engine) SetRoot(ctx context.Context, candidate map[string]statement.Sec
 	// changed is called when a node has the change and has not saved it.
 	change := func(changed func(), rules ...any) error {
 		return firstError(onEach(members, func(m member) error {
-			err := m.with(ctx, revoking, func(c *conn) error {
+			err := m.pool.With(ctx, engine.Revoking, func(c *conn) error {
 				return c.changeRoot(ctx, append(command{"ACL", "SETUSER", next.Username}, rules...))
 			})
 			if err != nil {

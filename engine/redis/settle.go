@@ -60,14 +60,14 @@ func (e *Engine) settleOn(ctx context.Context, m member, node string) error {
 }
 
 func (e *Engine) settleOwn(ctx context.Context, m member) error {
-	given := m.pool.givenUp()
+	given := m.pool.GivenUp()
 	prefix, present := engine.ConnectionPrefix(e.options.Installation, e.options.Node), connectionName(e.options.Installation, e.options.Node, e.options.Epoch)
 	err := m.endConnections(ctx, func(c client) bool {
 		_, abandoned := given[c.name]
 		return abandoned || strings.HasPrefix(c.name, prefix) && !strings.HasPrefix(c.name, present)
 	})
 	if err == nil {
-		m.pool.forget(given)
+		m.pool.Forget(given)
 	}
 	return err
 }
@@ -107,7 +107,7 @@ type client struct {
 // endConnections ends the connections that are unwanted.
 func (m member) endConnections(ctx context.Context, unwanted func(client) bool) error {
 	const attempt = "end late connections"
-	return m.with(ctx, revoking, func(c *conn) error {
+	return m.pool.With(ctx, engine.Revoking, func(c *conn) error {
 		answer, err := c.do(ctx, "CLIENT", "LIST")
 		if err != nil {
 			return asked(attempt, err)

@@ -7,6 +7,8 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"github.com/scaivault/scaivault/engine"
 )
 
 const (
@@ -205,7 +207,7 @@ func (e *Engine) look(ctx context.Context, m *member, several bool) error {
 	}
 	ctx, cancel := context.WithTimeout(ctx, e.config.ConnectTimeout.Std())
 	defer cancel()
-	err := m.with(ctx, revoking, func(c *conn) error {
+	err := m.pool.With(ctx, engine.Revoking, func(c *conn) error {
 		commands := []command{{"INFO", "server"}, {"INFO", "replication"}, {"INFO", "cluster"}}
 		if e.marker != "" {
 			commands = append(commands, command{"ACL", "GETUSER", e.marker})
