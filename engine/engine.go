@@ -41,7 +41,8 @@ type Type interface {
 
 // Config is what the rest of the server must know of an engine's configuration.
 type Config struct {
-	// RootCredentialsPath is the path of the secret that holds the root credentials.
+	// RootCredentialsPath is the path of the secret that holds the root credentials; empty where the
+	// engine has none.
 	RootCredentialsPath string
 	// SecretPaths are the other secrets the engine reads, such as a CA certificate.
 	SecretPaths []string
@@ -72,6 +73,18 @@ const (
 // concurrent use.
 type Role any
 
+// Bounded is a Role whose credentials cannot live for just any time.
+type Bounded interface {
+	Bounds() Bounds
+}
+
+// Bounds are the limits of a source's credentials, in which a role's life times must lie.
+type Bounds struct {
+	Shortest time.Duration // 0 for no bound
+	Longest  time.Duration // 0 for no bound
+	Fixed    bool          // the end cannot be moved: such leases are not renewable
+}
+
 // Options is what an engine is opened with.
 type Options struct {
 	Installation string // id of this installation, in every mark at the source
@@ -84,7 +97,7 @@ type Options struct {
 	Accepted []string
 
 	Config json.RawMessage             // as ParseConfig accepted it
-	Root   map[string]statement.Secret // the root secret's fields
+	Root   map[string]statement.Secret // the root secret's fields; nil without a root
 	// Secret reads another secret of the configuration (Config.SecretPaths), during Open only.
 	Secret func(ctx context.Context, path string) (map[string]statement.Secret, error)
 
@@ -151,7 +164,7 @@ type Plan struct {
 	ExpiresAt time.Time
 	Deadline  time.Time // set by the lease manager before Issue: the source refuses after it
 	Recipe    Recipe
-	Data      map[string]statement.Secret // what the caller gets
+	Data      map[string]statement.Secret // what the caller gets; Issue adds what the source makes
 	Private   any                         // the engine's own
 }
 
@@ -161,7 +174,8 @@ type Outcome struct {
 	// to run. Empty when nothing is left.
 	Residue string
 	// EffectiveAt is the moment from which the credential is dead, where the source cannot kill
-	// at once; nil when it is dead now.
+	// at once; nil when it is dead now. The first answer counts: at that moment Revoke is called
+	// once more, to clear away what is left, and a later EffectiveAt is not waited for again.
 	EffectiveAt *time.Time
 }
 

@@ -43,6 +43,14 @@ type Settings struct {
 // Complete gives a default to what was left out, and refuses what cannot be; typeName is the name of
 // the engine's [Type]. After it no pointer is nil.
 func (s *Settings) Complete(typeName string) error {
+	if err := s.CompleteRootless(typeName); err != nil {
+		return err
+	}
+	return Rules{{s.RootCredentialsPath == "", "root_credentials_path is missing: name the secret that holds the root credentials"}}.Check()
+}
+
+// CompleteRootless is Complete for an engine that can do without a root secret.
+func (s *Settings) CompleteRootless(typeName string) error {
 	if s.ConnectTimeout == 0 {
 		s.ConnectTimeout = duration.Duration(defaultConnectTimeout)
 	}
@@ -60,7 +68,6 @@ func (s *Settings) Complete(typeName string) error {
 	}
 	return Rules{
 		{s.Plugin != "" && s.Plugin != typeName, "plugin is not " + typeName},
-		{s.RootCredentialsPath == "", "root_credentials_path is missing: name the secret that holds username and password of the root"},
 		{s.OperationTimeout.Std() > MaxOperationTimeout, "operation_timeout is longer than 5m"},
 		{s.ConnectTimeout.Std() > s.OperationTimeout.Std(), "connect_timeout is longer than operation_timeout"},
 		{*s.MaxOpenConnections < 2, "max_open_connections is less than 2: one connection is kept for revocation"},

@@ -109,6 +109,10 @@ func (m *Manager) prepare(ctx context.Context, pass *access.Pass, engineName, ro
 		return nil, fault.New(fault.InvalidDuration, "a ttl of %s is more than role %s/%s allows, which is %s", api.Duration(life), engineName, roleName, api.Duration(longest)).
 			With("max_ttl", api.Duration(longest).String())
 	}
+	if life < role.Shortest {
+		return nil, fault.New(fault.InvalidDuration, "a ttl of %s is less than the source of role %s/%s makes, which is %s", api.Duration(life), engineName, roleName, api.Duration(role.Shortest)).
+			With("min_ttl", api.Duration(role.Shortest).String())
+	}
 	handle, err := m.sources.Acquire(ctx, e)
 	if err != nil {
 		return nil, source.Fault(engineName, err)

@@ -366,10 +366,14 @@ func killed(l *store.Lease, o engine.Outcome, begun, now time.Time) {
 	}
 	l.Revocation.Attempts++
 	l.Revocation.LastError = ""
+	effective := o.EffectiveAt
+	if effective != nil && l.Revocation.EffectiveAt != nil {
+		effective = l.Revocation.EffectiveAt // what was promised first
+	}
 	switch {
-	case o.EffectiveAt != nil && o.EffectiveAt.After(now):
-		l.Revocation.EffectiveAt, l.Revocation.NextAttemptAt = o.EffectiveAt, o.EffectiveAt
-		l.DueAt = o.EffectiveAt
+	case effective != nil && effective.After(now):
+		l.Revocation.EffectiveAt, l.Revocation.NextAttemptAt = effective, effective
+		l.DueAt = effective
 		return
 	case !l.Deadline.IsZero() && begun.Before(l.Deadline.Add(grace)):
 		// The source may still make it: looked at again after the deadline. Begun and now are told by

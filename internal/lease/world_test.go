@@ -149,6 +149,7 @@ func fill(dir string) error {
 			`{"name": "tied", "default_ttl": "1h", "tie_to_token": true}`,
 			`{"name": "few", "max_leases": 2}`,
 			`{"name": "fixed", "renewable": false}`,
+			`{"name": "bounded", "default_ttl": "20m", "shortest": 900, "longest": 3600, "fixed": true}`,
 			`{"name": "sim", "default_ttl": "2m", "max_ttl": "1h"}`,
 		} {
 			if _, err := w.sources.CreateRole(context.Background(), admin, name, []byte(doc)); err != nil {

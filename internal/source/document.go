@@ -131,6 +131,7 @@ type Role struct {
 	MaxLeases  int64
 	TieToToken bool
 	Renewable  bool
+	Shortest   time.Duration // that a credential of the role can live; 0 for no bound
 	Spec       engine.Role
 }
 
@@ -199,22 +200,41 @@ func (s *Service) Role(cfg *store.Config, e *Engine, name string) (*Role, error)
 	if err != nil {
 		return nil, err
 	}
-	doc.parse.Do(func() { doc.parsed, doc.err = e.kind.ParseRole(doc.Spec) })
-	if doc.err != nil {
-		return nil, doc.err
+	if err := doc.read(e.kind); err != nil {
+		return nil, err
 	}
 	if doc.State != "" {
 		return nil, fault.New(fault.RoleInUse, "role %s/%s is being deleted: it issues nothing more", e.Name, name)
 	}
-	r := &Role{ID: o.ID, Name: doc.Name, Version: o.Version, MaxLeases: doc.MaxLeases,
-		TieToToken: doc.TieToToken, Renewable: doc.Renewable, Spec: doc.parsed}
+	bounds := doc.bounds()
+	r := &Role{ID: o.ID, Name: doc.Name, Version: o.Version, MaxLeases: doc.MaxLeases, TieToToken: doc.TieToToken,
+		Renewable: doc.Renewable && !bounds.Fixed, Shortest: bounds.Shortest, Spec: doc.parsed}
 	r.DefaultTTL, r.MaxTTL = doc.ttls(e.doc)
 	return r, nil
 }
 
-// ttls are the role's life times within the engine's present ones.
+// read parses the engine's own part, once.
+func (d *roleDoc) read(kind engine.Type) error {
+	d.parse.Do(func() { d.parsed, d.err = kind.ParseRole(d.Spec) })
+	return d.err
+}
+
+// bounds are the limits that the source sets to a role that was read.
+func (d *roleDoc) bounds() engine.Bounds {
+	if bounded, ok := d.parsed.(engine.Bounded); ok {
+		return bounded.Bounds()
+	}
+	return engine.Bounds{}
+}
+
+// ttls are the life times of a role that was read, within the engine's present ones and what its
+// source can do.
 func (d *roleDoc) ttls(e *engineDoc) (def, longest time.Duration) {
+	bounds := d.bounds()
 	longest = time.Duration(e.MaxTTL)
+	if bounds.Longest > 0 {
+		longest = min(longest, bounds.Longest)
+	}
 	if d.MaxTTL != nil {
 		longest = min(longest, time.Duration(*d.MaxTTL))
 	}
@@ -222,7 +242,7 @@ func (d *roleDoc) ttls(e *engineDoc) (def, longest time.Duration) {
 	if d.DefaultTTL != nil {
 		def = time.Duration(*d.DefaultTTL)
 	}
-	return min(def, longest), longest
+	return min(max(def, bounds.Shortest), longest), longest
 }
 
 // kind finds the engine's type: invalid_config when this build has none of it.

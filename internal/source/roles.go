@@ -322,20 +322,32 @@ func (s *Service) newRole(e *Engine, req *api.RoleRequest, spec json.RawMessage)
 	case doc.MaxTTL != nil && *doc.MaxTTL > e.doc.MaxTTL:
 		return nil, fault.New(fault.InvalidDuration, "the role's max_ttl %s is longer than the engine's %s", *doc.MaxTTL, e.doc.MaxTTL).With("max_ttl", e.doc.MaxTTL.String())
 	}
-	if doc.DefaultTTL != nil {
-		if _, longest := doc.ttls(e.doc); time.Duration(*doc.DefaultTTL) > longest {
-			return nil, fault.New(fault.InvalidDuration, "the role's default_ttl %s is longer than its max_ttl %s", *doc.DefaultTTL, api.Duration(longest)).With("max_ttl", api.Duration(longest).String())
-		}
-	}
 	if err := CheckMetadata(doc.Metadata); err != nil {
 		return nil, err
 	}
-	var err error
-	doc.parse.Do(func() { doc.parsed, doc.err = e.kind.ParseRole(spec) })
-	if err = doc.err; err != nil {
+	if err := doc.read(e.kind); err != nil {
 		return nil, err
 	}
-	return doc, nil
+	return doc, doc.checkLife(e.doc, req.Renewable != nil && *req.Renewable)
+}
+
+// checkLife refuses life times of a role that contradict each other or what its source can do.
+func (d *roleDoc) checkLife(e *engineDoc, renewable bool) error {
+	bounds := d.bounds()
+	_, longest := d.ttls(e)
+	switch {
+	case bounds.Longest > 0 && d.MaxTTL != nil && time.Duration(*d.MaxTTL) > bounds.Longest:
+		return fault.New(fault.InvalidDuration, "the role's max_ttl %s is longer than its credentials can live at the source, which is %s", *d.MaxTTL, api.Duration(bounds.Longest)).
+			With("max_ttl", api.Duration(bounds.Longest).String())
+	case d.DefaultTTL != nil && time.Duration(*d.DefaultTTL) > longest:
+		return fault.New(fault.InvalidDuration, "the role's default_ttl %s is longer than its max_ttl %s", *d.DefaultTTL, api.Duration(longest)).With("max_ttl", api.Duration(longest).String())
+	case longest < bounds.Shortest || d.DefaultTTL != nil && time.Duration(*d.DefaultTTL) < bounds.Shortest:
+		return fault.New(fault.InvalidDuration, "the source makes no credential for this role that lives less than %s: raise default_ttl and max_ttl of role and engine", api.Duration(bounds.Shortest)).
+			With("min_ttl", api.Duration(bounds.Shortest).String())
+	case bounds.Fixed && renewable:
+		return fault.New(fault.InvalidRole, "the source cannot move the end of this role's credentials: leave renewable out")
+	}
+	return nil
 }
 
 // commonRoleFields are api.RoleRequest's; every other field of a role is the engine's own.
@@ -372,9 +384,12 @@ func mergeRole(doc *roleDoc, patch []byte) ([]byte, error) {
 	if err := json.Unmarshal(doc.Spec, &fields); err != nil {
 		return nil, err
 	}
-	renewable := doc.Renewable
+	var renewable *bool // said only where it is not what a role is without a word
+	if !doc.Renewable {
+		renewable = &doc.Renewable
+	}
 	common, err := json.Marshal(api.RoleRequest{Name: doc.Name, DefaultTTL: doc.DefaultTTL, MaxTTL: doc.MaxTTL,
-		MaxLeases: &doc.MaxLeases, TieToToken: doc.TieToToken, Renewable: &renewable, Metadata: doc.Metadata})
+		MaxLeases: &doc.MaxLeases, TieToToken: doc.TieToToken, Renewable: renewable, Metadata: doc.Metadata})
 	if err != nil {
 		return nil, err
 	}
@@ -408,8 +423,15 @@ func (s *Service) showRole(ctx context.Context, o *store.Object) (*api.Role, err
 	if err != nil {
 		return nil, err
 	}
+	kind, err := s.kind(e)
+	if err == nil {
+		err = doc.read(kind)
+	}
+	if err != nil {
+		return nil, err
+	}
 	out := &api.Role{Name: doc.Name, Engine: doc.Engine, MaxLeases: doc.MaxLeases, TieToToken: doc.TieToToken,
-		Renewable: doc.Renewable, Metadata: doc.Metadata, Warnings: doc.Warnings, CreatedAt: o.CreatedAt, UpdatedAt: o.UpdatedAt}
+		Renewable: doc.Renewable && !doc.bounds().Fixed, Metadata: doc.Metadata, Warnings: doc.Warnings, CreatedAt: o.CreatedAt, UpdatedAt: o.UpdatedAt}
 	def, longest := doc.ttls(e)
 	out.DefaultTTL, out.MaxTTL = api.Duration(def), api.Duration(longest)
 	if err := json.Unmarshal(doc.Spec, &out.Spec); err != nil {

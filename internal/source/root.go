@@ -13,7 +13,11 @@ import (
 )
 
 // root reads the root secret as the engine: invalid_config naming the grant that is missing.
+// An engine without a root has none, of version 0.
 func (s *Service) root(ctx context.Context, e *Engine) (map[string]statement.Secret, int, error) {
+	if e.Config.RootCredentialsPath == "" {
+		return nil, 0, nil
+	}
 	data, version, err := s.secrets.ReadAs(ctx, identity(e), e.Config.RootCredentialsPath)
 	switch fault.CodeOf(err) {
 	case fault.AccessDenied, fault.IPNotAllowed, fault.MFARequired, fault.TimeWindowViolation:
@@ -29,6 +33,9 @@ func (s *Service) root(ctx context.Context, e *Engine) (map[string]statement.Sec
 
 // rootVersion is the root secret's current version. It reads no data, so it needs no grant.
 func (s *Service) rootVersion(ctx context.Context, e *Engine) (version int, err error) {
+	if e.Config.RootCredentialsPath == "" {
+		return 0, nil
+	}
 	err = s.store.Read(ctx, func(r store.Reader) error {
 		secret, err := r.Secret(e.Tenant, e.Config.RootCredentialsPath)
 		if err == nil {

@@ -74,6 +74,9 @@ func (s *Service) rootedIn(cfg *store.Config, tenant, path string) (found *Engin
 // rotate is one rotation, of all nodes and engines the only one of this root at its time.
 func (s *Service) rotate(ctx context.Context, pass *access.Pass, e *Engine) (version int, err error) {
 	path := e.Config.RootCredentialsPath
+	if path == "" {
+		return 0, pass.Record(ctx, fault.New(fault.InvalidConfig, "engine %s has no root secret that could be rotated", e.Name))
+	}
 	if !s.door.Allowed(identity(e), access.Right{Permission: "rotate", Path: path}) {
 		return 0, pass.Record(ctx, fault.New(fault.InvalidConfig,
 			"engine %s may not rotate its root secret: bind a policy with {\"path_pattern\": %q, \"permissions\": [\"read\", \"rotate\"]} to the system identity dynamic:%s",

@@ -576,3 +576,22 @@ func TestRotationOfTheSecret(t *testing.T) {
 		}
 	})
 }
+
+// An engine without a root secret works, and says so when its root is to be rotated.
+func TestEngineWithoutRoot(t *testing.T) {
+	inWorld(t, func(w *world) {
+		ctx := context.Background()
+		w.host.AcceptRoot(first, "")
+		_, err := w.sources.CreateEngine(ctx, w.admin, &api.EngineRequest{Name: "rootless", Type: "fake", Config: []byte(`{"host": "one"}`)})
+		w.must(err)
+		h, err := w.sources.Health(ctx, w.admin, "rootless")
+		w.must(err)
+		if h.Status != "healthy" {
+			t.Errorf("%+v", h)
+		}
+		_, err = w.sources.RotateRoot(ctx, w.admin, "rootless")
+		if fault.CodeOf(err) != fault.InvalidConfig {
+			t.Errorf("rotate what is not there: %v", err)
+		}
+	})
+}

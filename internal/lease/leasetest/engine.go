@@ -59,12 +59,21 @@ func (t *Type) ParseConfig(raw json.RawMessage) (engine.Config, error) {
 		ConnectTimeout: 5 * time.Second, MaxOpenConnections: 4, Reconcile: c.Reconcile, ReconcileInterval: time.Hour}, nil
 }
 
-// ParseRole reads {"grants"}.
-func (t *Type) ParseRole(raw json.RawMessage) (engine.Role, error) {
-	return parse[struct {
-		Grants string `json:"grants"`
-	}](raw)
+// role is the engine's part of a role: what it grants, and the bounds of its credentials in seconds.
+type role struct {
+	Grants   string `json:"grants"`
+	Shortest int    `json:"shortest"`
+	Longest  int    `json:"longest"`
+	Fixed    bool   `json:"fixed"`
 }
+
+// Bounds implements engine.Bounded.
+func (r *role) Bounds() engine.Bounds {
+	return engine.Bounds{Shortest: time.Duration(r.Shortest) * time.Second, Longest: time.Duration(r.Longest) * time.Second, Fixed: r.Fixed}
+}
+
+// ParseRole reads {"grants", "shortest", "longest", "fixed"}.
+func (t *Type) ParseRole(raw json.RawMessage) (engine.Role, error) { return parse[role](raw) }
 
 func parse[T any](raw json.RawMessage) (*T, error) {
 	v := new(T)
@@ -320,6 +329,13 @@ func (e *Engine) kill(r recipe) engine.Outcome {
 	case a.Stuck:
 		a.Usable, a.Sessions = false, 0
 		return engine.Outcome{Residue: "a grant by another keeps it"}
+	case e.source.lag > 0:
+		at := time.Now().Add(e.source.lag)
+		if !a.Usable { // the second time
+			delete(e.source.accounts, r.Name)
+		}
+		a.Usable = false
+		return engine.Outcome{EffectiveAt: &at}
 	}
 	delete(e.source.accounts, r.Name)
 	return engine.Outcome{}

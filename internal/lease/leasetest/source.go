@@ -26,6 +26,7 @@ type Source struct {
 	touches  []Call
 	open     int
 	ahead    time.Duration   // of its clock
+	lag      time.Duration   // until its users notice that one was killed
 	roots    map[string]bool // passwords of root that are accepted; nil: any
 }
 
@@ -116,6 +117,14 @@ func (s *Source) SetClock(ahead time.Duration) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.ahead = ahead
+}
+
+// SetLag makes the server say, whenever it is told to kill an account, that it is dead only so much
+// later. The account goes when it is told again.
+func (s *Source) SetLag(lag time.Duration) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.lag = lag
 }
 
 // AcceptRoot makes only these passwords of root work for new connections.
