@@ -25,7 +25,7 @@ func TestMissingRights(t *testing.T) {
 		t.Errorf("the clock of a server on this machine is off by %s", h.ClockOffset)
 	}
 	s.works(t, issue(t, e, readApp)) // from now on users are known to be in app
-	role := mongotest.Guide(t, guide)[0]
+	role := mongotest.Guide(t)[0]
 	privileges, _ := role[1].Value.(bson.A)
 	for i, p := range privileges {
 		actions, _ := p.(bson.D)[1].Value.(bson.A)
@@ -82,7 +82,7 @@ func TestListOfOneDatabase(t *testing.T) {
 	s := newSource(t)
 	e := s.open(t, nil)
 	c := issue(t, e, readApp)
-	privileges, _ := mongotest.Guide(t, guide)[0][1].Value.(bson.A)
+	privileges, _ := mongotest.Guide(t)[0][1].Value.(bson.A)
 	s.grantRoot(t, without(privileges, 0, 3))
 	accounts, err := e.List(t.Context())
 	if err != nil || len(accounts) != 1 || accounts[0].Username != c.name {

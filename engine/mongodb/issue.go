@@ -8,6 +8,7 @@ import (
 	"go.mongodb.org/mongo-driver/v2/bson"
 
 	"github.com/scaivault/scaivault/engine"
+	"github.com/scaivault/scaivault/internal/failpoint"
 	"github.com/scaivault/scaivault/internal/statement"
 )
 
@@ -74,6 +75,7 @@ func (e *Engine) Issue(ctx context.Context, p *engine.Plan) (engine.Recipe, erro
 	if err := e.ready(ctx, s, r, d, p.Deadline); err != nil {
 		return nil, plain(err)
 	}
+	failpoint.Hit(failpoint.F4)
 	if err := e.makeUser(ctx, s, p, r, d); err != nil {
 		return nil, err
 	}

@@ -158,7 +158,7 @@ func TestCluster(t *testing.T) {
 	if h.Status != "misconfigured" || !strings.Contains(strings.Join(h.MissingGrants, "\n"), "invalidateUserCache") || !strings.Contains(strings.Join(h.MissingGrants, "\n"), "mongos") {
 		t.Errorf("health without the rights of a cluster: %+v", h)
 	}
-	for _, command := range mongotest.Guide(t, guide) {
+	for _, command := range mongotest.Guide(t) {
 		if command[0].Key == "grantPrivilegesToRole" {
 			s.server.Do(t, "admin", command)
 		}

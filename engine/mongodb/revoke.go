@@ -89,6 +89,7 @@ func (e *Engine) end(ctx context.Context, users []user) map[user]error {
 		errs[u] = plain(err)
 		ended = slices.DeleteFunc(ended, func(other user) bool { return other == u })
 	}
+	failpoint.Hit(failpoint.Disabled)
 	if len(ended) == 0 {
 		return errs
 	}

@@ -20,6 +20,7 @@ import (
 	"github.com/scaivault/scaivault/internal/ident"
 	"github.com/scaivault/scaivault/internal/statement"
 	"github.com/scaivault/scaivault/test/mongotest"
+	"github.com/scaivault/scaivault/test/servertest"
 )
 
 // TestMain runs many tests at once: they wait for servers more than they compute.
@@ -33,8 +34,7 @@ func TestMain(m *testing.M) {
 
 // The root that the guide makes, and the database in which it may have users.
 const (
-	guide                   = "../../docs/engines/mongodb.md"
-	guideRoot, rootPassword = "scaivault", "a-long-one"
+	guideRoot, rootPassword = servertest.GuideRoot, servertest.GuidePassword
 	appDB                   = "app"
 )
 
@@ -53,7 +53,7 @@ type source struct {
 func newSource(t testing.TB, opts ...mongotest.Option) *source {
 	t.Helper()
 	s := &source{server: mongotest.Start(t, opts...), namer: newNamer()}
-	s.root = s.server.SetUp(t, guide, guideRoot)
+	s.root = s.server.SetUp(t)
 	s.server.Do(t, appDB, bson.D{{Key: "insert", Value: "things"}, {Key: "documents", Value: bson.A{bson.D{{Key: "one", Value: 1}}}}})
 	addresses := []string{s.server.Addr()}
 	for _, m := range s.server.Members {

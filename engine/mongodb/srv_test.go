@@ -99,9 +99,8 @@ func (z *anyZone) LookupTXT(context.Context, string) ([]string, error) { return 
 func TestFollowsTheDirectory(t *testing.T) {
 	t.Parallel()
 	server := mongotest.Start(t, mongotest.AsCluster(2))
-	const guide = "../../docs/engines/mongodb.md"
-	root := server.SetUp(t, guide, "scaivault")
-	for _, command := range mongotest.Guide(t, guide)[2:] {
+	root := server.SetUp(t)
+	for _, command := range mongotest.Guide(t)[2:] {
 		server.Do(t, adminDB, command)
 	}
 	first, second := server.Members[0], server.Members[1]

@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"github.com/scaivault/scaivault/engine"
+	"github.com/scaivault/scaivault/internal/failpoint"
 	"github.com/scaivault/scaivault/internal/statement"
 )
 
@@ -130,6 +131,7 @@ func (e *Engine) completeGroup(ctx context.Context, c *conn, name string, r *rol
 	if err := e.give(ctx, c, r.grants, spec); err != nil {
 		return err
 	}
+	failpoint.Hit(failpoint.F4)
 	_, err := c.guarded(ctx, attempt, []fence{e.sameServer()}, "ALTER USER "+spec+" COMMENT "+statement.QuoteMySQLText(e.groupMark(name)))
 	return err
 }

@@ -8,7 +8,6 @@ import (
 	"log/slog"
 	"net"
 	"os"
-	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -18,6 +17,7 @@ import (
 	"github.com/scaivault/scaivault/internal/ident"
 	"github.com/scaivault/scaivault/internal/statement"
 	"github.com/scaivault/scaivault/test/mysqltest"
+	"github.com/scaivault/scaivault/test/servertest"
 )
 
 // servers are what the tests of this package share.
@@ -34,29 +34,7 @@ func TestMain(m *testing.M) {
 	os.Exit(code)
 }
 
-const rootPassword = "a-long-one"
-
-// guide are the statements of the guide that an administrator is to run on a kind of
-// server, which make exactly the root that is told of there.
-func guide(t testing.TB, kind string) []string {
-	t.Helper()
-	text, err := os.ReadFile("../../docs/engines/mysql.md")
-	if err != nil {
-		t.Fatal(err)
-	}
-	_, block, ok := strings.Cut(string(text), "```"+kind+"\n")
-	if !ok {
-		t.Fatalf("the guide makes no root for %s", kind)
-	}
-	block, _, _ = strings.Cut(block, "```")
-	var statements []string
-	for _, s := range strings.Split(block, ";\n") {
-		if s = strings.TrimSpace(s); s != "" {
-			statements = append(statements, s)
-		}
-	}
-	return statements
-}
+const rootPassword = servertest.GuidePassword
 
 // made numbers what must have a name of its own on a shared server.
 var made atomic.Int64
@@ -82,9 +60,7 @@ func newSourceNamed(t testing.TB, server *mysqltest.Server, root, app string) *s
 	t.Helper()
 	s := &source{server: server, url: "mysql://{{username}}:{{password}}@" + server.Addr() + "/", root: root, app: app, namer: newNamer()}
 	server.Exec(t, "CREATE DATABASE "+s.app, "CREATE TABLE "+s.app+".orders (id INT PRIMARY KEY)", "INSERT INTO "+s.app+".orders VALUES (1)")
-	for _, statement := range guide(t, server.Kind) {
-		server.Exec(t, strings.NewReplacer("'scaivault'", "'"+s.root+"'", " app.", " "+s.app+".").Replace(statement))
-	}
+	server.SetUp(t, s.root, s.app)
 	return s
 }
 

@@ -52,7 +52,7 @@ func TestRebuiltServer(t *testing.T) {
 			server.Do(t, "ACL", "DELUSER", name)
 		}
 	}
-	setUp(t, server)
+	server.SetUp(t)
 	server.Kill(t)
 	server.Run(t)
 	if _, err := e.Revoke(t.Context(), c.recipe); engine.KindOf(err) != engine.WrongServer {

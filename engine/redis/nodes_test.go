@@ -14,7 +14,7 @@ func newSet(t *testing.T, set *redistest.Set, rules ...string) *source {
 	t.Helper()
 	s := &source{servers: set.Servers(), namer: newNamer()}
 	for _, server := range s.servers {
-		setUp(t, server, rules...)
+		server.SetUp(t, rules...)
 	}
 	seeds, scheme, name := set.Masters, "redis", ""
 	if set.Name != "" {

@@ -20,6 +20,7 @@ import (
 	"github.com/scaivault/scaivault/internal/ident"
 	"github.com/scaivault/scaivault/internal/statement"
 	"github.com/scaivault/scaivault/test/redistest"
+	"github.com/scaivault/scaivault/test/servertest"
 )
 
 // TestMain runs many tests at once: they wait for servers more than they compute.
@@ -31,51 +32,10 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// rootName is the root of every source here, made by exactly the statements of
-// the guide.
-const rootName, rootPassword = "scaivault", "a-long-one"
+const rootName, rootPassword = servertest.GuideRoot, servertest.GuidePassword
 
 // readApp is what roles are where it does not matter.
 const readApp = `{"acl_rules": ["~app:*", "+@read", "+@connection", "+@pubsub", "+@transaction", "+@blocking", "&app:*"]}`
-
-// guide are the blocks of the guide that Redis is to be given, one command a
-// line.
-func guide(t testing.TB) []string {
-	t.Helper()
-	text, err := os.ReadFile("../../docs/engines/redis.md")
-	if err != nil {
-		t.Fatal(err)
-	}
-	var commands []string
-	for _, block := range strings.Split(string(text), "```redis\n")[1:] {
-		block, _, _ = strings.Cut(block, "```")
-		commands = append(commands, strings.Split(strings.TrimSpace(block), "\n")...)
-	}
-	return commands
-}
-
-// setUp makes the root, and a key to read. The rules are added to it.
-func setUp(t testing.TB, s *redistest.Server, rules ...string) {
-	t.Helper()
-	ran := false
-	for _, line := range guide(t) {
-		if !strings.HasPrefix(line, "ACL SETUSER "+rootName+" reset") {
-			continue
-		}
-		ran = true
-		var arguments []any
-		for _, word := range append(strings.Fields(line), rules...) {
-			arguments = append(arguments, word)
-		}
-		s.Do(t, arguments...)
-	}
-	if !ran {
-		t.Fatal("the guide makes no root")
-	}
-	if _, err := s.Try("ACL", "SAVE"); err != nil {
-		s.Do(t, "CONFIG", "REWRITE")
-	}
-}
 
 // source is one or more servers, and engines over them.
 type source struct {
@@ -87,7 +47,7 @@ type source struct {
 
 func newSource(t testing.TB, s *redistest.Server, rules ...string) *source {
 	t.Helper()
-	setUp(t, s, rules...)
+	s.SetUp(t, rules...)
 	s.Do(t, "SET", "app:one", "1")
 	return &source{servers: []*redistest.Server{s}, url: "redis://{{username}}:{{password}}@" + s.Addr(), namer: newNamer()}
 }

@@ -28,7 +28,7 @@ func TestMongoDBGuide(t *testing.T) {
 		t.Fatalf("%s has blocks that this test does not run: %v", guide, count)
 	}
 	server := mongotest.Start(t, mongotest.AsCluster(1))
-	for _, command := range mongotest.Guide(t, guide) {
+	for _, command := range mongotest.Guide(t) {
 		server.Do(t, "admin", command)
 	}
 	server.Do(t, "app", bson.D{{Key: "insert", Value: "things"}, {Key: "documents", Value: bson.A{bson.D{{Key: "said", Value: "read with a credential"}}}}})

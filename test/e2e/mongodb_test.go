@@ -14,10 +14,8 @@ import (
 	"github.com/scaivault/scaivault/api"
 	"github.com/scaivault/scaivault/client"
 	"github.com/scaivault/scaivault/test/mongotest"
+	"github.com/scaivault/scaivault/test/servertest"
 )
-
-// The root of the guide to MongoDB.
-const mongoGuide, mongoRoot, mongoPassword = "../../docs/engines/mongodb.md", "scaivault", "a-long-one"
 
 // TestMongoDB is the life of credentials in MongoDB: sessions are dead when the revocation is answered,
 // at every member of a set, and credentials that expire while ScaiVault is dead are ended when it is
@@ -101,11 +99,11 @@ func TestMongoDBRefuses(t *testing.T) {
 // mongoEngine makes an engine with the root of the guide, and a role that reads.
 func (v *vault) mongoEngine(t *testing.T, server *mongotest.Server) {
 	t.Helper()
-	v.remember(mongoPassword)
-	root := server.SetUp(t, mongoGuide, mongoRoot)
+	v.remember(servertest.GuidePassword)
+	root := server.SetUp(t)
 	server.Do(t, "app", bson.D{{Key: "insert", Value: "things"}, {Key: "documents", Value: bson.A{bson.D{{Key: "one", Value: 1}}}}})
 	_, err := v.admin.WriteSecret(t.Context(), rootPath("store"), api.SecretWrite{Data: map[string]json.RawMessage{
-		"username": quoted(root), "password": quoted(mongoPassword),
+		"username": quoted(root), "password": quoted(servertest.GuidePassword),
 	}})
 	if err != nil {
 		t.Fatalf("write the root secret: %v", err)

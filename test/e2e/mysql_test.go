@@ -2,7 +2,6 @@ package e2e_test
 
 import (
 	"encoding/json"
-	"os"
 	"strings"
 	"testing"
 	"time"
@@ -10,6 +9,7 @@ import (
 	"github.com/scaivault/scaivault/api"
 	"github.com/scaivault/scaivault/client"
 	"github.com/scaivault/scaivault/test/mysqltest"
+	"github.com/scaivault/scaivault/test/servertest"
 )
 
 // TestMySQL is the life of credentials in MariaDB and MySQL: sessions are dead when the
@@ -93,30 +93,20 @@ func TestMySQLRefuses(t *testing.T) {
 	}
 }
 
-const mysqlRoot, mysqlPassword = "scaivault", "a-long-one"
-
 // newMySQL is a server with the root of the guide and something to read.
 func newMySQL(t *testing.T, kind string) *mysqltest.Server {
 	t.Helper()
 	server := mysqltest.Start(t, kind, mysqltest.WithArguments("--innodb-flush-log-at-trx-commit=1"))
-	guide, err := os.ReadFile("../../docs/engines/mysql.md")
-	if err != nil {
-		t.Fatal(err)
-	}
-	_, block, _ := strings.Cut(string(guide), "```"+kind+"\n")
-	block, _, _ = strings.Cut(block, "```")
 	server.Exec(t, "CREATE DATABASE app", "CREATE TABLE app.orders (id INT)", "INSERT INTO app.orders VALUES (1)")
-	for _, statement := range strings.Split(strings.TrimSpace(block), ";\n") {
-		server.Exec(t, strings.TrimSuffix(statement, ";"))
-	}
+	server.SetUp(t, servertest.GuideRoot, "app")
 	return server
 }
 
 func (v *vault) mysqlEngine(t *testing.T, server *mysqltest.Server) {
 	t.Helper()
-	v.remember(mysqlPassword)
+	v.remember(servertest.GuidePassword)
 	_, err := v.admin.WriteSecret(t.Context(), rootPath("shop"), api.SecretWrite{Data: map[string]json.RawMessage{
-		"username": quoted(mysqlRoot), "password": quoted(mysqlPassword),
+		"username": quoted(servertest.GuideRoot), "password": quoted(servertest.GuidePassword),
 	}})
 	if err != nil {
 		t.Fatalf("write the root secret: %v", err)

@@ -3,7 +3,6 @@ package e2e_test
 import (
 	"encoding/json"
 	"errors"
-	"os"
 	"strings"
 	"testing"
 	"time"
@@ -13,6 +12,7 @@ import (
 	"github.com/scaivault/scaivault/api"
 	"github.com/scaivault/scaivault/client"
 	"github.com/scaivault/scaivault/test/redistest"
+	"github.com/scaivault/scaivault/test/servertest"
 )
 
 // TestRedis is the life of credentials in Redis and in Valkey: sessions are dead
@@ -89,34 +89,20 @@ func TestRedisRefuses(t *testing.T) {
 	mustFail(t, "a password in clear over a network", err, "invalid_config")
 }
 
-const redisRoot, redisPassword = "scaivault", "a-long-one"
-
 // newRedis is a server with the root of the guide and something to read.
 func newRedis(t *testing.T, kind string) *redistest.Server {
 	t.Helper()
 	server := redistest.Start(t, kind)
-	guide, err := os.ReadFile("../../docs/engines/redis.md")
-	if err != nil {
-		t.Fatal(err)
-	}
-	_, block, _ := strings.Cut(string(guide), "```redis\n")
-	block, _, _ = strings.Cut(block, "```")
-	for line := range strings.Lines(block) {
-		var arguments []any
-		for _, word := range strings.Fields(line) {
-			arguments = append(arguments, word)
-		}
-		server.Do(t, arguments...)
-	}
+	server.SetUp(t)
 	server.Do(t, "SET", "app:one", "1")
 	return server
 }
 
 func (v *vault) redisEngine(t *testing.T, server *redistest.Server) {
 	t.Helper()
-	v.remember(redisPassword)
+	v.remember(servertest.GuidePassword)
 	_, err := v.admin.WriteSecret(t.Context(), rootPath("cache"), api.SecretWrite{Data: map[string]json.RawMessage{
-		"username": quoted(redisRoot), "password": quoted(redisPassword),
+		"username": quoted(servertest.GuideRoot), "password": quoted(servertest.GuidePassword),
 	}})
 	if err != nil {
 		t.Fatalf("write the root secret: %v", err)

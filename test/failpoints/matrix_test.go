@@ -46,7 +46,7 @@ func TestCrashMatrix(t *testing.T) {
 			}
 		}
 	})
-	t.Log(m.table())
+	t.Log(m.table() + remarks)
 }
 
 // startSource starts a server whose log tells what was asked of it.
@@ -63,23 +63,29 @@ type matrix struct {
 
 type row struct {
 	scenario scenario
-	place    place
+	place    string
 	found    string
 	settled  time.Duration // from ready until nothing was open
 	root     time.Duration // from ready until the root was seen to work
 	ok       bool
 }
 
-// play goes through one scenario.
-func (m *matrix) play(t *testing.T, s scenario, p place) {
+// record keeps the row as it is at the end of the test.
+func (m *matrix) record(t *testing.T, r *row) {
 	t.Helper()
-	r := row{scenario: s, place: p, found: "not reached"}
 	t.Cleanup(func() {
 		r.ok = !t.Failed()
 		m.mu.Lock()
 		defer m.mu.Unlock()
-		m.rows = append(m.rows, r)
+		m.rows = append(m.rows, *r)
 	})
+}
+
+// play goes through one scenario.
+func (m *matrix) play(t *testing.T, s scenario, p place) {
+	t.Helper()
+	r := row{scenario: s, place: p.String(), found: "not reached"}
+	m.record(t, &r)
 	if s.alone {
 		p.source = startSource(t, p.source.Major)
 	}
@@ -128,21 +134,21 @@ func (m *matrix) table() string {
 		if c := slices.Index(order, a.scenario.point) - slices.Index(order, b.scenario.point); c != 0 {
 			return c
 		}
-		return strings.Compare(a.scenario.how+a.place.String(), b.scenario.how+b.place.String())
+		return strings.Compare(a.scenario.how+a.place, b.scenario.how+b.place)
 	})
 	failed := 0
 	var out strings.Builder
-	fmt.Fprintf(&out, "\n%-13s %-16s %-18s %-55s %9s %9s  %s\n", "point", "", "place", "found", "settled", "root", "ok")
+	fmt.Fprintf(&out, "\n%-13s %-16s %-28s %-55s %9s %9s  %s\n", "point", "", "place", "found", "settled", "root", "ok")
 	for _, r := range m.rows {
 		verdict := "ok"
 		if !r.ok {
 			verdict = "FAILED"
 			failed++
 		}
-		fmt.Fprintf(&out, "%-13s %-16s %-18s %-55s %8.1fs %8.1fs  %s\n", r.scenario.point, r.scenario.how, r.place, r.found,
+		fmt.Fprintf(&out, "%-13s %-16s %-28s %-55s %8.1fs %8.1fs  %s\n", r.scenario.point, r.scenario.how, r.place, r.found,
 			r.settled.Seconds(), r.root.Seconds(), verdict)
 	}
-	fmt.Fprintf(&out, "%d scenarios, %d points of %d, failed: %d\n%s", len(m.rows), len(m.points()), len(order), failed, remarks)
+	fmt.Fprintf(&out, "%d scenarios, %d points of %d, failed: %d\n", len(m.rows), len(m.points()), len(order), failed)
 	return out.String()
 }
 

@@ -2,7 +2,6 @@ package failpoints_test
 
 import (
 	"fmt"
-	"os"
 	"slices"
 	"strings"
 	"testing"
@@ -10,17 +9,9 @@ import (
 
 	"github.com/scaivault/scaivault/client"
 	"github.com/scaivault/scaivault/internal/failpoint"
-	"github.com/scaivault/scaivault/test/pgtest"
 	"github.com/scaivault/scaivault/test/proxy"
 	"github.com/scaivault/scaivault/test/redistest"
-	"github.com/scaivault/scaivault/test/vaulttest"
-)
-
-// The forms in which the source and the server are met.
-const (
-	alone  = "alone"
-	pair   = "pair"   // a master with a replica, to which Redis replicates no users
-	shared = "shared" // a pair, and another node of a shared store that settles what the dead one has left
+	"github.com/scaivault/scaivault/test/servertest"
 )
 
 // TestCrashMatrixRedis kills the server at every point that is reached with Redis. That has no
@@ -28,65 +19,39 @@ const (
 // source, too, when all is decided: what was not saved does not count.
 func TestCrashMatrixRedis(t *testing.T) {
 	t.Parallel()
-	var store *pgtest.Server
-	if full() {
-		store = pgtest.Start(t, 17)
-	}
+	// The moments in which something is at the source and not saved, or on one node and not on the other.
+	between := []failpoint.Point{failpoint.F4, failpoint.F5, failpoint.Disabled, failpoint.R2, failpoint.RootSet, failpoint.RootProved}
 	for _, kind := range redistest.Kinds() {
-		for _, s := range everywhere() {
-			for _, form := range redisForms(kind, s.point) {
-				t.Run(kind+"/"+form+"/"+string(s.point), func(t *testing.T) {
-					t.Parallel()
-					var nodes []*vaulttest.Server
-					if form == shared {
-						nodes = vaulttest.StartNodes(t, vaulttest.Failing(t), 2, store.SuperURL(store.CreateDB(t)))
-					} else {
-						nodes = append(nodes, vaulttest.StartProgram(t, vaulttest.Failing(t)))
-					}
-					role := newRole()
-					inRedis(t, kind, form, role).play(t, s, role, nodes...)
-				})
+		t.Run(kind, func(t *testing.T) {
+			t.Parallel()
+			alone := variant{name: "alone", scenarios: everywhere(), target: func(t *testing.T, role string) target { return inRedis(t, kind, 1, role) }}
+			// To the replica of a pair Redis replicates no users.
+			pair := variant{name: "pair", scenarios: everywhere(), target: func(t *testing.T, role string) target { return inRedis(t, kind, 2, role) }}
+			if kind == redistest.Redis {
+				alone.short = between
+			} else {
+				pair.short = between
 			}
-		}
+			playAll(t, append(both(pair), alone), map[failpoint.Point]string{
+				failpoint.Emptied: "a user of Redis owns nothing",
+			})
+		})
 	}
-}
-
-// redisForms are the forms in which a point is played. The short form of the test has the moments in
-// which something is at the source and not saved, or on one node and not on the other.
-func redisForms(kind string, p failpoint.Point) (forms []string) {
-	between := slices.Contains([]failpoint.Point{failpoint.F4, failpoint.F5, failpoint.Disabled, failpoint.R2, failpoint.RootSet, failpoint.RootProved}, p)
-	switch {
-	case full() && between:
-		return []string{alone, pair, shared}
-	case full():
-		return []string{alone, pair}
-	case between && kind == redistest.Redis:
-		return []string{alone}
-	case between:
-		return []string{pair}
-	}
-	return nil
 }
 
 // lag is how much later messages come to a replica, and answers from it: a kill finds the master changed and the
 // replica not.
 const lag = 50 * time.Millisecond
 
-// inRedis starts servers with the root of the guide.
-func inRedis(t *testing.T, kind, form, role string) target {
+// inRedis starts a master, and perhaps a replica, with the root of the guide.
+func inRedis(t *testing.T, kind string, count int, role string) target {
 	t.Helper()
 	servers := []*redistest.Server{redistest.Start(t, kind)}
-	if form != alone {
+	if count > 1 {
 		master := servers[0]
 		_, port, _ := strings.Cut(master.Addr(), ":")
 		servers = append(servers, redistest.Start(t, kind, redistest.WithLines("replicaof 127.0.0.1 "+port, "masteruser default", "masterauth "+master.Password())))
 	}
-	guide, err := os.ReadFile("../../docs/engines/redis.md")
-	if err != nil {
-		t.Fatal(err)
-	}
-	_, block, _ := strings.Cut(string(guide), "```redis\n")
-	block, _, _ = strings.Cut(block, "```")
 	var addresses []string
 	for i, server := range servers {
 		address := server.Addr()
@@ -96,19 +61,13 @@ func inRedis(t *testing.T, kind, form, role string) target {
 			address = far.Addr()
 		}
 		addresses = append(addresses, address)
-		for line := range strings.Lines(block) {
-			var arguments []any
-			for _, word := range strings.Fields(line) {
-				arguments = append(arguments, word)
-			}
-			server.Do(t, arguments...)
-		}
+		server.SetUp(t)
 	}
 	return target{
 		engine: "database",
 		config: client.Document{"plugin": "redis", "connection_url": "redis://{{username}}:{{password}}@" + strings.Join(addresses, ",")},
 		form:   client.Document{"acl_rules": []string{"~app:*", "+@read", "+@connection"}},
-		root:   rootOf("scaivault"),
+		root:   rootOf(servertest.GuideRoot),
 		users: func(t *testing.T) (names []string) {
 			t.Helper()
 			var all [][]string // of each node; one that was away is like the others soon

@@ -3,18 +3,19 @@ package failpoints_test
 import (
 	"crypto/rand"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/scaivault/scaivault/api"
 	"github.com/scaivault/scaivault/client"
 	"github.com/scaivault/scaivault/internal/failpoint"
+	"github.com/scaivault/scaivault/test/pgtest"
+	"github.com/scaivault/scaivault/test/servertest"
 	"github.com/scaivault/scaivault/test/vaulttest"
 )
-
-// rootPassword is the one that the guides give the root.
-const rootPassword = "a-long-one"
 
 // target is a source that is no PostgreSQL, as far as a kill of the server at any point needs to
 // know it.
@@ -24,13 +25,82 @@ type target struct {
 	form    client.Document                                  // of the role, without its name and ends
 	root    map[string]string                                // the root's fields; nil for a source without one
 	users   func(t *testing.T) []string                      // the accounts of the role; nil where the source keeps none
+	ends    func(t *testing.T) map[string]time.Time          // of each account; nil where the source is told none
 	login   func(t *testing.T, data map[string]string) error // uses what a caller was given
 	restart func(t *testing.T)                               // with kill -9; nil where other tests use the source, too
 }
 
-// rootOf is a root of a name and a password.
+// rootOf is the root of a guide under a name.
 func rootOf(username string) map[string]string {
-	return map[string]string{"username": username, "password": rootPassword}
+	return map[string]string{"username": username, "password": servertest.GuidePassword}
+}
+
+// variant is one way to play the scenarios of a source.
+type variant struct {
+	name      string
+	shared    bool              // by two nodes of a shared store: the other settles what the dead one has left
+	scenarios []scenario        // all that are played in full
+	short     []failpoint.Point // those of which are played otherwise, too
+	target    func(t *testing.T, role string) target
+}
+
+// both are a variant on either store; its short form is on the embedded one.
+func both(v variant) []variant {
+	other := v
+	other.name, other.shared, other.short = v.name+", shared", true, nil
+	return []variant{v, other}
+}
+
+// playAll plays the scenarios of a source. Every point is reached by one of them, or is an exception with
+// a reason.
+func playAll(t *testing.T, variants []variant, exceptions map[failpoint.Point]string) {
+	t.Helper()
+	for _, p := range failpoint.Points() {
+		played := slices.ContainsFunc(variants, func(v variant) bool { return reaching(v.scenarios, p) })
+		if reason, excepted := exceptions[p]; played == excepted {
+			t.Errorf("%s is reached: %t, and is an exception: %t %s", p, played, excepted, reason)
+		}
+	}
+	var m matrix
+	t.Run("points", func(t *testing.T) {
+		var store *pgtest.Server
+		if full() {
+			store = pgtest.Start(t, 17)
+		}
+		for _, v := range variants {
+			for _, s := range v.scenarios {
+				if !full() && !slices.Contains(v.short, s.point) {
+					continue
+				}
+				t.Run(strings.ReplaceAll(strings.TrimSpace(fmt.Sprintf("%s %s %s", v.name, s.point, s.how)), " ", "_"), func(t *testing.T) {
+					t.Parallel()
+					var nodes []*vaulttest.Server
+					if v.shared {
+						nodes = vaulttest.StartNodes(t, vaulttest.Failing(t), 2, store.SuperURL(store.CreateDB(t)))
+					} else {
+						nodes = append(nodes, vaulttest.StartProgram(t, vaulttest.Failing(t)))
+					}
+					r := row{scenario: s, place: v.name, found: "not reached"}
+					m.record(t, &r)
+					role := newRole()
+					r = v.target(t, role).play(t, s, role, nodes...)
+					r.place = v.name
+				})
+			}
+		}
+	})
+	if full() {
+		t.Logf("%sexceptions: %v", m.table(), exceptions)
+	}
+}
+
+func reaching(scenarios []scenario, p failpoint.Point) bool {
+	return slices.ContainsFunc(scenarios, func(s scenario) bool { return s.point == p })
+}
+
+// of keeps the scenarios of some points.
+func of(scenarios []scenario, points ...failpoint.Point) []scenario {
+	return slices.DeleteFunc(scenarios, func(s scenario) bool { return !slices.Contains(points, s.point) })
 }
 
 // newRole is a name that no other test gives a role: names of accounts hold it.
@@ -84,13 +154,15 @@ func rotatable(t *testing.T, w *world, leases []api.Lease, subject api.Credentia
 		_, err = w.other().Admin(t).RotateRoot(t.Context(), "db")
 		return err == nil
 	})
-	return nothing(t, w, leases, subject)
+	nothing(t, w, leases, subject)
+	return "the root works, and is rotated again"
 }
 
 // play kills the first of the nodes and compares users, leases and the trail when it, or the other
 // node of its store, has gone on.
-func (s target) play(t *testing.T, at scenario, role string, nodes ...*vaulttest.Server) {
+func (s target) play(t *testing.T, at scenario, role string, nodes ...*vaulttest.Server) row {
 	t.Helper()
+	r := row{scenario: at}
 	w := &world{nodes: nodes, role: role, known: map[string]bool{}}
 	s.config["operation_timeout"] = operationTimeout
 	if err := w.configure(t.Context(), w.first().Admin(t), s.engine, s.config, s.root, s.form); err != nil {
@@ -104,26 +176,30 @@ func (s target) play(t *testing.T, at scenario, role string, nodes ...*vaulttest
 	if !node.Running() {
 		node.Run(t)
 	}
-	leases := w.decided(t, node, at.ends)
+	ready := time.Now()
+	leases := s.decided(t, w, node, at.ends)
+	r.settled = time.Since(ready)
 	if s.restart != nil { // before anything else makes it save what it has
 		s.restart(t)
 	}
 	s.compare(t, leases)
 	w.compareTrail(t, node, leases)
-	at.found(t, w, leases, subject)
+	r.found = at.found(t, w, leases, subject)
 
+	ready = time.Now()
 	s.credential(t, w, node)
+	r.root = time.Since(ready)
+	if len(w.nodes) > 1 {
+		w.first().Run(t)
+		s.credential(t, w, w.first())
+	}
 	for range 2 { // the second time nothing is left to do
-		if result, err := node.Admin(t).RevokePrefix(t.Context(), "db/"+w.role, patience/2); err != nil || result.Pending != 0 {
+		if result, err := w.first().Admin(t).RevokePrefix(t.Context(), "db/"+w.role, patience/2); err != nil || result.Pending != 0 {
 			t.Errorf("revoke what is left: %+v, %v", result, err)
 		}
 	}
-	if s.users == nil {
-		return
-	}
-	if left := s.users(t); len(left) != 0 {
-		t.Errorf("users are left after all was revoked: %v", left)
-	}
+	s.compare(t, nil)
+	return r
 }
 
 // credential is a new one, by which somebody logs in.
@@ -141,35 +217,52 @@ func (s target) credential(t *testing.T, w *world, node *vaulttest.Server) api.C
 	return c
 }
 
-// decided waits until all that the kill cut off is decided, and all that lived before has ended if that was asked.
-func (w *world) decided(t *testing.T, node *vaulttest.Server, ends bool) (leases []api.Lease) {
+// decided waits until all that the kill cut off is decided, all that lived before has ended if that was asked, and
+// the source has the end of every lease.
+func (s target) decided(t *testing.T, w *world, node *vaulttest.Server, ends bool) (leases []api.Lease) {
 	t.Helper()
 	eventually(t, func() string { return fmt.Sprintf("all is decided: %+v; output: %s", leases, tail(node.Output())) }, func() bool {
 		leases = w.leases(t, node)
+		var at map[string]time.Time
+		if s.ends != nil {
+			at = s.ends(t)
+		}
 		return !slices.ContainsFunc(leases, func(l api.Lease) bool {
-			return l.Status == api.LeaseIssuing || l.Status == api.LeaseRevoking || ends && w.known[l.LeaseID] && l.Status == api.LeaseActive
+			end, told := at[l.Username]
+			return l.Status == api.LeaseIssuing || l.Status == api.LeaseRevoking || ends && w.known[l.LeaseID] && l.Status == api.LeaseActive ||
+				told && l.Status == api.LeaseActive && end.Sub(l.ExpiresAt).Abs() > time.Second
 		})
 	})
 	return leases
 }
 
-// compare fails for a user without a living lease, and for a living lease without its user.
+// compare fails for an account without a living lease, and for a living lease without its account, or without
+// its end at a source that is told it.
 func (s target) compare(t *testing.T, leases []api.Lease) {
 	t.Helper()
 	if s.users == nil {
 		return
 	}
-	users := map[string]bool{}
-	for _, name := range s.users(t) {
-		users[name] = true
-	}
+	living := map[string]bool{}
 	for _, l := range leases {
-		if alive := l.Status == api.LeaseActive; alive != users[l.Username] {
-			t.Errorf("lease %s is %s, and its user is there: %t", l.LeaseID, l.Status, users[l.Username])
-		}
-		delete(users, l.Username)
+		living[l.Username] = l.Status == api.LeaseActive
 	}
-	for name := range users {
-		t.Errorf("user %s has no lease", name)
+	same := func(what string, names []string) {
+		there := map[string]bool{}
+		for _, name := range names {
+			there[name] = true
+			if !living[name] {
+				t.Errorf("%s of %s is there, which has no living lease", what, name)
+			}
+		}
+		for name, lives := range living {
+			if lives && !there[name] {
+				t.Errorf("%s of %s is not there, and its lease lives", what, name)
+			}
+		}
+	}
+	same("the account", s.users(t))
+	if s.ends != nil {
+		same("the end", slices.Collect(maps.Keys(s.ends(t))))
 	}
 }

@@ -5,14 +5,13 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"os"
 	"slices"
-	"strings"
 
 	"github.com/scaivault/scaivault/api"
 	"github.com/scaivault/scaivault/client"
 	"github.com/scaivault/scaivault/test/mysqltest"
 	"github.com/scaivault/scaivault/test/redistest"
+	"github.com/scaivault/scaivault/test/servertest"
 )
 
 // other is a source that is not PostgreSQL, with a client that does the engine's work by hand: as
@@ -25,27 +24,6 @@ type other interface {
 	describe() (config map[string]any, role client.Document)
 	create(ctx context.Context, caller int, name string) error
 	drop(ctx context.Context, names []string) error
-}
-
-// The root of every other source is the one that the guide to its engine makes.
-const (
-	guideFolder   = "docs/engines/"
-	guideRoot     = "scaivault"
-	guidePassword = "a-long-one"
-)
-
-// guide is the block of a language that a page shows first.
-func guide(page, language string) (string, error) {
-	text, err := os.ReadFile(guideFolder + page)
-	if err != nil {
-		return "", fmt.Errorf("read a guide (run this in the project's own folder): %w", err)
-	}
-	_, block, found := strings.Cut(string(text), "```"+language+"\n")
-	block, _, closed := strings.Cut(block, "```")
-	if !found || !closed {
-		return "", fmt.Errorf("%s%s shows no %s", guideFolder, page, language)
-	}
-	return block, nil
 }
 
 // The engines beside each other on one server.
@@ -134,7 +112,7 @@ func configure(ctx context.Context, v *vault, o other) error {
 	if err != nil {
 		return err
 	}
-	if err := rootSecret(ctx, c, o.root(), guidePassword); err != nil {
+	if err := rootSecret(ctx, c, o.root(), servertest.GuidePassword); err != nil {
 		return err
 	}
 	config, role := o.describe()

@@ -9,6 +9,7 @@ import (
 	"github.com/scaivault/scaivault/client"
 	"github.com/scaivault/scaivault/internal/statement"
 	"github.com/scaivault/scaivault/test/mongotest"
+	"github.com/scaivault/scaivault/test/servertest"
 )
 
 // mongoDB is the FerretDB that stands for a MongoDB in the tests, behind its front, which runs in
@@ -21,9 +22,9 @@ type mongoDB struct {
 
 func newMongoDB(ctx context.Context, s *stand) *mongoDB {
 	m := &mongoDB{server: mongotest.Start(s)}
-	m.user = m.server.SetUp(s, guideFolder+"mongodb.md", guideRoot)
+	m.user = m.server.SetUp(s)
 	for range most {
-		c := m.server.Client(m.user, guidePassword, "admin")
+		c := m.server.Client(m.user, servertest.GuidePassword, "admin")
 		s.Cleanup(func() { _ = c.Disconnect(context.WithoutCancel(ctx)) }) // the server goes anyway
 		m.clients = append(m.clients, c)
 	}

@@ -11,6 +11,7 @@ import (
 	"github.com/scaivault/scaivault/client"
 	"github.com/scaivault/scaivault/internal/statement"
 	"github.com/scaivault/scaivault/test/mysqltest"
+	"github.com/scaivault/scaivault/test/servertest"
 )
 
 // mySQL is a server of MySQL or MariaDB that flushes what it is told.
@@ -27,18 +28,12 @@ func newMySQL(ctx context.Context, s *stand, kind string) (*mySQL, error) {
 	m := &mySQL{server: mysqltest.Start(s, kind, mysqltest.WithArguments("--innodb-flush-log-at-trx-commit=1", "--sync-binlog=1", "--general-log=OFF"))}
 	m.version, _, _ = strings.Cut(m.server.Query(s, "SELECT VERSION()")[0][0], "-")
 	m.server.Exec(s, "CREATE DATABASE "+database)
-	root, err := guide("mysql.md", kind)
-	if err != nil {
-		return nil, err
-	}
-	for text := range strings.SplitSeq(strings.TrimSpace(root), ";\n") {
-		m.server.Exec(s, strings.TrimSuffix(text, ";"))
-	}
+	m.server.SetUp(s, servertest.GuideRoot, database)
 	if kind == mysqltest.MySQL {
 		m.server.Exec(s, "CREATE ROLE "+directRole, "GRANT SELECT ON "+database+".* TO "+directRole)
 	}
 	config := mysql.NewConfig()
-	config.User, config.Passwd, config.Net, config.Addr, config.MultiStatements = guideRoot, guidePassword, "tcp", m.server.Addr(), true
+	config.User, config.Passwd, config.Net, config.Addr, config.MultiStatements = servertest.GuideRoot, servertest.GuidePassword, "tcp", m.server.Addr(), true
 	connector, err := mysql.NewConnector(config)
 	if err != nil {
 		return nil, err
@@ -59,7 +54,7 @@ func (m *mySQL) title() string {
 	return map[string]string{mysqltest.MariaDB: "MariaDB ", mysqltest.MySQL: "MySQL "}[m.server.Kind] + m.version
 }
 
-func (*mySQL) root() string { return guideRoot }
+func (*mySQL) root() string { return servertest.GuideRoot }
 
 func (m *mySQL) describe() (config map[string]any, role client.Document) {
 	return map[string]any{"plugin": "mysql", "connection_url": "mysql://{{username}}:{{password}}@" + m.server.Addr() + "/" + database},

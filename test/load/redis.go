@@ -11,6 +11,7 @@ import (
 	"github.com/scaivault/scaivault/client"
 	"github.com/scaivault/scaivault/internal/statement"
 	"github.com/scaivault/scaivault/test/redistest"
+	"github.com/scaivault/scaivault/test/servertest"
 )
 
 // redisServer is a Redis or Valkey that keeps its users in a file, which every save flushes.
@@ -27,19 +28,9 @@ func newRedis(ctx context.Context, s *stand, kind string) (*redisServer, error) 
 			r.version = strings.TrimSpace(version)
 		}
 	}
-	root, err := guide("redis.md", "redis")
-	if err != nil {
-		return nil, err
-	}
-	for line := range strings.Lines(root) {
-		var arguments []any
-		for _, word := range strings.Fields(line) {
-			arguments = append(arguments, word)
-		}
-		r.server.Do(s, arguments...)
-	}
+	r.server.SetUp(s)
 	for range most {
-		c := r.server.Client(guideRoot, guidePassword)
+		c := r.server.Client(servertest.GuideRoot, servertest.GuidePassword)
 		s.Cleanup(func() { _ = c.Close() }) // the server goes anyway
 		r.clients = append(r.clients, c)
 	}
@@ -50,7 +41,7 @@ func (r *redisServer) title() string {
 	return map[string]string{redistest.Redis: "Redis ", redistest.Valkey: "Valkey "}[r.server.Kind] + r.version
 }
 
-func (*redisServer) root() string { return guideRoot }
+func (*redisServer) root() string { return servertest.GuideRoot }
 
 func (r *redisServer) describe() (config map[string]any, role client.Document) {
 	return map[string]any{"plugin": "redis", "connection_url": "redis://{{username}}:{{password}}@" + r.server.Addr()},
