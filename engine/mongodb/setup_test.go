@@ -54,7 +54,14 @@ func newSource(t testing.TB, opts ...mongotest.Option) *source {
 	t.Helper()
 	s := &source{server: mongotest.Start(t, opts...), namer: newNamer()}
 	s.root = s.server.SetUp(t)
-	s.server.Do(t, appDB, bson.D{{Key: "insert", Value: "things"}, {Key: "documents", Value: bson.A{bson.D{{Key: "one", Value: 1}}}}})
+	thing := bson.D{{Key: "_id", Value: bson.NewObjectID()}}
+	s.server.Do(t, appDB, bson.D{{Key: "insert", Value: "things"}, {Key: "documents", Value: bson.A{thing}}})
+	if mongotest.Real() != "" {
+		t.Cleanup(func() {
+			s.sweep(t)
+			s.server.Do(t, appDB, bson.D{{Key: "delete", Value: "things"}, {Key: "deletes", Value: bson.A{bson.D{{Key: "q", Value: thing}, {Key: "limit", Value: 1}}}}})
+		})
+	}
 	addresses := []string{s.server.Addr()}
 	for _, m := range s.server.Members {
 		addresses = append(addresses, m.Addr())
@@ -62,6 +69,34 @@ func newSource(t testing.TB, opts ...mongotest.Option) *source {
 	slices.Sort(addresses)
 	s.url = "mongodb://{{username}}:{{password}}@" + strings.Join(slices.Compact(addresses), ",") + "/"
 	return s
+}
+
+// sweep drops what the engines of a test have left: a server that is not the test's own is left as it was.
+func (s *source) sweep(t testing.TB) {
+	t.Helper()
+	for _, name := range s.server.Users(t) {
+		if s.namer.Ours(name) {
+			s.server.Do(t, appDB, bson.D{{Key: "dropUser", Value: name}})
+		}
+	}
+	for _, database := range []string{appDB, "admin"} {
+		for _, name := range s.roles(t, database) {
+			if s.namer.OursMark(name) {
+				s.server.Do(t, database, bson.D{{Key: "dropRole", Value: name}})
+			}
+		}
+	}
+}
+
+// roles are the names of the roles of a database.
+func (s *source) roles(t testing.TB, database string) (names []string) {
+	t.Helper()
+	list, _ := s.server.Do(t, database, bson.D{{Key: "rolesInfo", Value: 1}}).Lookup("roles").ArrayOK()
+	values, _ := list.Values()
+	for _, v := range values {
+		names = append(names, v.Document().Lookup("role").StringValue())
+	}
+	return names
 }
 
 // newNamer is of an installation of its own: a real server is shared by tests.

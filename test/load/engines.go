@@ -34,16 +34,16 @@ const (
 
 // engines measures issuing at the other sources, each for itself.
 func (b *bench) engines(ctx context.Context) error {
-	var starts []func(context.Context, *stand) (other, error)
+	var starts []func(context.Context, *servertest.Stand) (other, error)
 	for _, kind := range mysqltest.Kinds() {
-		starts = append(starts, func(ctx context.Context, s *stand) (other, error) { return newMySQL(ctx, s, kind) })
+		starts = append(starts, func(ctx context.Context, s *servertest.Stand) (other, error) { return newMySQL(ctx, s, kind) })
 	}
 	for _, kind := range redistest.Kinds() {
-		starts = append(starts, func(ctx context.Context, s *stand) (other, error) { return newRedis(ctx, s, kind) })
+		starts = append(starts, func(ctx context.Context, s *servertest.Stand) (other, error) { return newRedis(ctx, s, kind) })
 	}
-	starts = append(starts, func(ctx context.Context, s *stand) (other, error) { return newMongoDB(ctx, s), nil })
+	starts = append(starts, func(ctx context.Context, s *servertest.Stand) (other, error) { return newMongoDB(ctx, s), nil })
 	for _, start := range starts {
-		err := onStand(func(s *stand) error {
+		err := servertest.OnStand(func(s *servertest.Stand) error {
 			o, err := start(ctx, s)
 			if err != nil {
 				return err

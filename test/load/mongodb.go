@@ -20,7 +20,7 @@ type mongoDB struct {
 	clients []*mongo.Client // as it, of one connection each
 }
 
-func newMongoDB(ctx context.Context, s *stand) *mongoDB {
+func newMongoDB(ctx context.Context, s *servertest.Stand) *mongoDB {
 	m := &mongoDB{server: mongotest.Start(s)}
 	m.user = m.server.SetUp(s)
 	for range most {

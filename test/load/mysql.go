@@ -24,7 +24,7 @@ type mySQL struct {
 // directRole holds the rights of the accounts that the direct client makes in MySQL.
 const directRole = "direct_reader"
 
-func newMySQL(ctx context.Context, s *stand, kind string) (*mySQL, error) {
+func newMySQL(ctx context.Context, s *servertest.Stand, kind string) (*mySQL, error) {
 	m := &mySQL{server: mysqltest.Start(s, kind, mysqltest.WithArguments("--innodb-flush-log-at-trx-commit=1", "--sync-binlog=1", "--general-log=OFF"))}
 	m.version, _, _ = strings.Cut(m.server.Query(s, "SELECT VERSION()")[0][0], "-")
 	m.server.Exec(s, "CREATE DATABASE "+database)

@@ -21,7 +21,7 @@ type redisServer struct {
 	clients []*redis.Client // as root, of one connection each
 }
 
-func newRedis(ctx context.Context, s *stand, kind string) (*redisServer, error) {
+func newRedis(ctx context.Context, s *servertest.Stand, kind string) (*redisServer, error) {
 	r := &redisServer{server: redistest.Start(s, kind)}
 	for line := range strings.Lines(fmt.Sprint(r.server.Do(s, "INFO", "server"))) {
 		if version, ok := strings.CutPrefix(line, kind+"_version:"); ok {

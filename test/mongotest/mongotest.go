@@ -36,6 +36,7 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
+	"net"
 	"net/url"
 	"os"
 	"time"
@@ -77,8 +78,9 @@ type Server struct {
 	direct  *mongo.Client // as the administrator
 }
 
-// Real is the URL of a real MongoDB, with an administrator's credentials, on which to test; empty
-// without one.
+// Real is the URL of a real MongoDB on this machine, with an administrator's credentials, on which to
+// test; empty without one. Tests leave it as it was, but for an empty collection. The command serve runs
+// one of those here as if it were such.
 func Real() string { return os.Getenv("SCAIVAULT_TEST_MONGODB_URL") }
 
 // form describes a server.
@@ -139,8 +141,8 @@ func Start(t TB, opts ...Option) *Server {
 func (s *Server) reach(t TB, address string) {
 	t.Helper()
 	u, err := url.Parse(address)
-	if err != nil || u.User == nil {
-		t.Fatalf("SCAIVAULT_TEST_MONGODB_URL is not mongodb://user:password@host:port")
+	if err != nil || u.Scheme != "mongodb" || u.User == nil || u.Port() == "" || u.Path != "" || u.RawQuery != "" || !net.ParseIP(u.Hostname()).IsLoopback() {
+		t.Fatalf("SCAIVAULT_TEST_MONGODB_URL is not mongodb://administrator:password@127.0.0.1:port: one on this machine, without TLS")
 	}
 	password, _ := u.User.Password()
 	s.address, s.login = u.Host, [2]string{u.User.Username(), password}
@@ -156,6 +158,11 @@ func disconnect(c *mongo.Client) {
 
 // Addr is host and port of the first member.
 func (s *Server) Addr() string { return s.address }
+
+// URL is how the administrator reaches it.
+func (s *Server) URL() string {
+	return (&url.URL{Scheme: "mongodb", User: url.UserPassword(s.login[0], s.login[1]), Host: s.address}).String()
+}
 
 // CA is the PEM of the certificate that verifies the server; nil without TLS.
 func (s *Server) CA() []byte { return s.ca }

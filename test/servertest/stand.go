@@ -1,4 +1,4 @@
-package main
+package servertest
 
 import (
 	"errors"
@@ -8,17 +8,17 @@ import (
 	"slices"
 )
 
-// stand is to the servers of test/mysqltest, redistest and mongotest what a test is: it says where
-// they may put files, ends them, and is told when one does not start.
-type stand struct {
+// Stand is to the servers of mysqltest, redistest and mongotest what a test is, for a program that is none:
+// it says where they may put files, ends them, and is told when one does not start.
+type Stand struct {
 	failure error
 	ends    []func()
 }
 
-// onStand runs f and then what f had it clean up, the last first. As in a test, nothing goes on
+// OnStand runs f and then what f had it clean up, the last first. As in a test, nothing goes on
 // behind a Fatalf.
-func onStand(f func(s *stand) error) error {
-	s := &stand{}
+func OnStand(f func(s *Stand) error) error {
+	s := &Stand{}
 	err := s.run(func() error { return f(s) })
 	for _, end := range slices.Backward(s.ends) {
 		err = errors.Join(err, s.run(func() error { end(); return nil }))
@@ -26,7 +26,7 @@ func onStand(f func(s *stand) error) error {
 	return err
 }
 
-func (s *stand) run(f func() error) (err error) {
+func (s *Stand) run(f func() error) (err error) {
 	s.failure = nil
 	ended := make(chan struct{})
 	go func() {
@@ -38,20 +38,20 @@ func (s *stand) run(f func() error) (err error) {
 }
 
 // Helper is for lines that only tests report.
-func (*stand) Helper() {}
+func (*Stand) Helper() {}
 
 // Cleanup has f called in the end.
-func (s *stand) Cleanup(f func()) { s.ends = append(s.ends, f) }
+func (s *Stand) Cleanup(f func()) { s.ends = append(s.ends, f) }
 
 // Fatalf does not return.
-func (s *stand) Fatalf(format string, args ...any) {
+func (s *Stand) Fatalf(format string, args ...any) {
 	s.failure = fmt.Errorf(format, args...)
 	runtime.Goexit()
 }
 
 // TempDir is a new folder, which goes in the end.
-func (s *stand) TempDir() string {
-	dir, err := os.MkdirTemp("", "scaivault-load-")
+func (s *Stand) TempDir() string {
+	dir, err := os.MkdirTemp("", "scaivault-stand-")
 	if err != nil {
 		s.Fatalf("make a folder: %v", err)
 	}
