@@ -65,7 +65,7 @@ type Engine struct {
 	groups map[string]string // of each role that was used here, by the role's name; MySQL only
 
 	grouping sync.Mutex // held by who makes a group
-	late     lateLook
+	late     *engine.LateLooks[string]
 }
 
 // Open implements engine.Type.
@@ -83,6 +83,7 @@ func (Type) Open(ctx context.Context, o engine.Options) (engine.Engine, error) {
 		return nil, err
 	}
 	e := &Engine{config: c, options: o, log: o.Logger, connector: connector, root: root, groups: map[string]string{}}
+	e.late = engine.NewLateLooks(e.lookLate)
 	if e.log == nil {
 		e.log = slog.New(slog.DiscardHandler)
 	}
@@ -114,7 +115,7 @@ func (e *Engine) SourceID() string { return e.source }
 
 // Close implements engine.Engine.
 func (e *Engine) Close() {
-	e.late.stop()
+	e.late.Close()
 	e.pool.Close()
 }
 

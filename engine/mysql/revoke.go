@@ -290,7 +290,7 @@ func (b batch) drop(ctx context.Context) (sessions [][]string, err error) {
 		case left && v.outcome.Residue == "":
 			v.err = busy(revokingAccount+": its account was dropped and is there again", nil)
 		case len(v.entries) > 0:
-			b.e.late.add(b.e.lookLate, v.recipe.Username)
+			b.e.late.Add(v.recipe.Username)
 		}
 	}
 	return answer.last(), nil

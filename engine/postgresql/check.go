@@ -104,10 +104,7 @@ func (e *Engine) warnings(ctx context.Context, c *conn, t traits) ([]string, err
 	if offset := c.offset(); offset.Abs() > time.Minute {
 		warnings = append(warnings, fmt.Sprintf("the source's clock differs by %s: ends of credentials are set in its time", offset.Round(time.Second)))
 	}
-	e.late.mu.Lock()
-	late := e.late.found
-	e.late.mu.Unlock()
-	if late > 0 {
+	if e.undead.Load() > 0 {
 		warnings = append(warnings, "sessions of dropped accounts were found and could not be ended: GRANT pg_signal_backend TO "+root)
 	}
 	costs, err := e.costs(ctx, c, t)

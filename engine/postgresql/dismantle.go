@@ -280,7 +280,7 @@ func (e *Engine) finish(ctx context.Context, v *victim, residue []string) error 
 			return err
 		}
 	}
-	e.late.add(e.lookLate, v.oid, v.recipe.Username)
+	e.lookLater(v)
 	return e.inMain(ctx, e.mainOf(v.recipe), func(c *conn) error { return e.endSessions(ctx, c, v.oid, e.traits.endRight()) })
 }
 

@@ -19,6 +19,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 
 	"github.com/scaivault/scaivault/engine"
 	"github.com/scaivault/scaivault/internal/statement"
@@ -73,7 +74,8 @@ type Engine struct {
 
 	wheel    makerWheel
 	gatherer gatherer
-	late     lateLook
+	late     *engine.LateLooks[droppedRole]
+	undead   atomic.Int64 // sessions of dropped accounts that could not be ended
 }
 
 // traits are what the source is and what root may do there, as found at Open.
@@ -114,6 +116,7 @@ func (Type) Open(ctx context.Context, o engine.Options) (engine.Engine, error) {
 		root:    root,
 		groups:  map[string]*groupState{},
 	}
+	e.late = engine.NewLateLooks(e.lookLate)
 	if e.log == nil {
 		e.log = slog.New(slog.DiscardHandler)
 	}
@@ -194,7 +197,7 @@ func (e *Engine) SourceID() string { return e.source }
 
 // Close implements engine.Engine.
 func (e *Engine) Close() {
-	e.late.stop()
+	e.late.Close()
 	e.pool.close()
 }
 

@@ -2,76 +2,29 @@ package postgresql
 
 import (
 	"context"
+	"slices"
 	"strings"
-	"sync"
-	"time"
 )
 
-// lateDelay is how long after a drop its sessions are looked for once more. A
-// login that had passed its checks when the account was disabled becomes
-// visible only when it is complete, with all rights it asked for.
-const lateDelay = 3 * time.Second
-
-// lateLook remembers the accounts that were dropped, each until its look. It is
-// lost with the process: the session that it would find needs a login that was
-// under way in the very milliseconds before the process died.
-type lateLook struct {
-	mu      sync.Mutex
-	dropped []dropped // in the order of their looks
-	timer   *time.Timer
-	closed  bool
-	found   int // sessions found so far that could not be ended
-}
-
-type dropped struct {
+// droppedRole is an account that is gone. Its sessions bear the object id, which an account that is made
+// now does not have.
+type droppedRole struct {
 	oid  uint32
 	name string // for the log
-	due  time.Time
 }
 
-// add has look called when the account's time has come: never earlier because
-// of one that was dropped before it.
-func (l *lateLook) add(look func(), oid uint32, name string) {
-	if oid == 0 {
-		return
+// lookLater has a dropped account looked at once more; one that was not found has no sessions.
+func (e *Engine) lookLater(v *victim) {
+	if v.oid != 0 {
+		e.late.Add(droppedRole{v.oid, v.recipe.Username})
 	}
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if l.closed {
-		return
-	}
-	l.dropped = append(l.dropped, dropped{oid, name, time.Now().Add(lateDelay)})
-	if l.timer == nil {
-		l.timer = time.AfterFunc(lateDelay, look)
-	}
-}
-
-// take gives the accounts whose time has come, and calls look for the next.
-func (l *lateLook) take(look func()) map[uint32]string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.timer = nil
-	oids := map[uint32]string{}
-	for len(l.dropped) > 0 && time.Until(l.dropped[0].due) <= 0 {
-		oids[l.dropped[0].oid] = l.dropped[0].name
-		l.dropped = l.dropped[1:]
-	}
-	if len(l.dropped) > 0 && !l.closed {
-		l.timer = time.AfterFunc(time.Until(l.dropped[0].due), look)
-	}
-	return oids
 }
 
 // lookLate ends sessions of accounts that are gone.
-func (e *Engine) lookLate() {
-	l := &e.late
-	oids := l.take(e.lookLate)
-	if len(oids) == 0 {
-		return
-	}
-	list := make([]string, 0, len(oids))
-	for oid := range oids {
-		list = append(list, oidText(oid))
+func (e *Engine) lookLate(roles []droppedRole) (again []droppedRole) {
+	list := make([]string, len(roles))
+	for i, r := range roles {
+		list[i] = oidText(r.oid)
 	}
 	ctx, cancel := e.operation(context.Background())
 	defer cancel()
@@ -80,30 +33,20 @@ func (e *Engine) lookLate() {
 		if err != nil {
 			return err
 		}
-		for _, row := range answer.last() {
-			oid := parseOID(row[0])
-			e.log.Error("a session outlived its dropped account: a login was under way", "username", oids[oid])
-			if err := e.endSessions(ctx, c, oid, e.traits.endRight()); err != nil {
-				l.mu.Lock()
-				l.found++
-				l.mu.Unlock()
-				l.add(e.lookLate, oid, oids[oid])
+		for _, r := range roles {
+			if !slices.ContainsFunc(answer.last(), func(row []string) bool { return row[0] == oidText(r.oid) }) {
+				continue
+			}
+			e.log.Error("a session outlived its dropped account: a login was under way", "username", r.name)
+			if err := e.endSessions(ctx, c, r.oid, e.traits.endRight()); err != nil {
+				e.undead.Add(1)
+				again = append(again, r)
 			}
 		}
 		return nil
 	})
 	if err != nil {
-		for oid, name := range oids {
-			l.add(e.lookLate, oid, name)
-		}
+		return roles
 	}
-}
-
-func (l *lateLook) stop() {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.closed = true
-	if l.timer != nil {
-		l.timer.Stop()
-	}
+	return again
 }

@@ -397,7 +397,7 @@ func (b batch) drop(ctx context.Context, victims []*victim) error {
 		return err
 	}
 	for _, v := range victims {
-		b.e.late.add(b.e.lookLate, v.oid, v.recipe.Username)
+		b.e.lookLater(v)
 		if !ties[v.oid].sessions {
 			v.done = true
 			continue
