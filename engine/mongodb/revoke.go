@@ -26,27 +26,10 @@ func (e *Engine) Revoke(ctx context.Context, r engine.Recipe) (engine.Outcome, e
 // RevokeBatch implements engine.BatchRevoker. A member that cannot be reached leaves the credential
 // half dead: nobody can tell that the member refuses it, and the error says which one it is.
 func (e *Engine) RevokeBatch(ctx context.Context, rs []engine.Recipe) []engine.Result {
-	results := make([]engine.Result, len(rs))
-	places := map[user][]int{} // of each user in rs
-	var users []user
-	for i, raw := range rs {
+	results := engine.RevokeEach(rs, batchSize, func(raw engine.Recipe) (user, error) {
 		r, err := e.readRecipe(raw)
-		if err != nil {
-			results[i].Err = err
-			continue
-		}
-		if places[r.user()] == nil {
-			users = append(users, r.user())
-		}
-		places[r.user()] = append(places[r.user()], i)
-	}
-	for batch := range slices.Chunk(users, batchSize) {
-		for u, err := range e.end(ctx, batch) {
-			for _, i := range places[u] {
-				results[i].Err = err
-			}
-		}
-	}
+		return r.user(), err
+	}, func(users []user) map[user]engine.Result { return e.end(ctx, users) })
 	failpoint.Hit(failpoint.R3)
 	return results
 }
@@ -54,26 +37,26 @@ func (e *Engine) RevokeBatch(ctx context.Context, rs []engine.Recipe) []engine.R
 // end kills users. A user is dropped first, at the primary and by a majority: from then on each member
 // that has heard of it refuses new logins and the next command of old ones. Then each member is asked
 // whether it has, and what it still executes for the user is ended (law L2).
-func (e *Engine) end(ctx context.Context, users []user) map[user]error {
-	errs := map[user]error{}
-	fail := func(err error) map[user]error {
+func (e *Engine) end(ctx context.Context, users []user) map[user]engine.Result {
+	failed := map[user]engine.Result{}
+	fail := func(err error, users ...user) map[user]engine.Result {
 		for _, u := range users {
-			errs[u] = plain(err)
+			failed[u] = engine.Result{Err: plain(err)}
 		}
-		return errs
+		return failed
 	}
 	ctx, cancel := e.operation(ctx)
 	defer cancel()
 	s, err := e.whole(ctx)
 	if err != nil {
-		return fail(err)
+		return fail(err, users...)
 	}
 	if _, err := e.recognise(ctx, s, revokingUser); err != nil {
-		return fail(err)
+		return fail(err, users...)
 	}
 	found, err := s.find(ctx, revokingUser, users)
 	if err != nil {
-		return fail(err)
+		return fail(err, users...)
 	}
 	ended := slices.Clone(users)
 	var dropped []user
@@ -86,19 +69,17 @@ func (e *Engine) end(ctx context.Context, users []user) map[user]error {
 		ended = slices.DeleteFunc(ended, func(u user) bool { return u == a.User })
 	}
 	for u, err := range e.drop(ctx, s, dropped) {
-		errs[u] = plain(err)
+		fail(err, u)
 		ended = slices.DeleteFunc(ended, func(other user) bool { return other == u })
 	}
 	failpoint.Hit(failpoint.Disabled)
 	if len(ended) == 0 {
-		return errs
+		return failed
 	}
 	if err := e.clear(ctx, s, ended); err != nil {
-		for _, u := range ended {
-			errs[u] = plain(err)
-		}
+		return fail(err, ended...)
 	}
-	return errs
+	return failed
 }
 
 // drop drops users at the primary. It gives the errors of those that could not be dropped; one that is

@@ -33,37 +33,29 @@ func (e *Engine) Revoke(ctx context.Context, r engine.Recipe) (engine.Outcome, e
 
 // RevokeBatch implements engine.BatchRevoker.
 func (e *Engine) RevokeBatch(ctx context.Context, rs []engine.Recipe) []engine.Result {
-	results := make([]engine.Result, len(rs))
-	places := map[string][]int{} // of each name in rs
-	var victims []*victim
-	for i, raw := range rs {
-		r, err := e.readRecipe(raw)
-		if err != nil {
-			results[i].Err = err
-			continue
-		}
-		if places[r.Username] == nil {
-			victims = append(victims, &victim{recipe: r})
-		}
-		places[r.Username] = append(places[r.Username], i)
-	}
-	for chunk := range slices.Chunk(victims, batchSize) {
-		func() {
-			ctx, cancel := e.operation(ctx)
-			defer cancel()
-			e.end(ctx, chunk)
-		}()
-	}
-	failpoint.Hit(failpoint.R3)
+	recipes := map[string]recipe{}
 	var groups []string
-	for _, v := range victims {
-		for _, i := range places[v.recipe.Username] {
-			results[i] = engine.Result{Outcome: v.outcome, Err: v.err}
+	results := engine.RevokeEach(rs, batchSize, func(raw engine.Recipe) (string, error) {
+		r, err := e.readRecipe(raw)
+		recipes[r.Username] = r
+		return r.Username, err
+	}, func(names []string) map[string]engine.Result {
+		ctx, cancel := e.operation(ctx)
+		defer cancel()
+		victims, ended := make([]*victim, len(names)), map[string]engine.Result{}
+		for i, name := range names {
+			victims[i] = &victim{recipe: recipes[name]}
 		}
-		if v.err == nil && v.recipe.Group != "" && !slices.Contains(groups, v.recipe.Group) {
-			groups = append(groups, v.recipe.Group)
+		e.end(ctx, victims)
+		for _, v := range victims {
+			ended[v.recipe.Username] = engine.Result{Outcome: v.outcome, Err: v.err}
+			if group := v.recipe.Group; v.err == nil && group != "" && !slices.Contains(groups, group) {
+				groups = append(groups, group)
+			}
 		}
-	}
+		return ended
+	})
+	failpoint.Hit(failpoint.R3)
 	ctx, cancel := e.operation(ctx)
 	defer cancel()
 	e.retireGroups(ctx, groups)

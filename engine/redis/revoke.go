@@ -25,29 +25,10 @@ func (e *Engine) Revoke(ctx context.Context, r engine.Recipe) (engine.Outcome, e
 // leaves the credential half dead: it is refused on the others, and the error
 // says which one is missing.
 func (e *Engine) RevokeBatch(ctx context.Context, rs []engine.Recipe) []engine.Result {
-	results := make([]engine.Result, len(rs))
-	places := map[string][]int{} // of each name in rs
-	var names []string
-	for i, raw := range rs {
+	results := engine.RevokeEach(rs, batchSize, func(raw engine.Recipe) (string, error) {
 		r, err := e.readRecipe(raw)
-		if err != nil {
-			results[i].Err = err
-			continue
-		}
-		if places[r.Username] == nil {
-			names = append(names, r.Username)
-		}
-		places[r.Username] = append(places[r.Username], i)
-	}
-	for len(names) > 0 {
-		batch := names[:min(len(names), batchSize)]
-		names = names[len(batch):]
-		for name, err := range e.end(ctx, batch) {
-			for _, i := range places[name] {
-				results[i].Err = err
-			}
-		}
-	}
+		return r.Username, err
+	}, func(names []string) map[string]engine.Result { return e.end(ctx, names) })
 	failpoint.Hit(failpoint.R3)
 	return results
 }
@@ -55,13 +36,13 @@ func (e *Engine) RevokeBatch(ctx context.Context, rs []engine.Recipe) []engine.R
 // end kills users on all nodes. The order is the law L2, and what repair relies
 // on: on every node nobody logs in any more before it is gone from any. A node
 // that does not answer takes half of the time, so that the others get theirs.
-func (e *Engine) end(ctx context.Context, names []string) map[string]error {
-	errs := map[string]error{}
-	fail := func(err error) map[string]error {
+func (e *Engine) end(ctx context.Context, names []string) map[string]engine.Result {
+	fail := func(err error) map[string]engine.Result {
+		failed := map[string]engine.Result{}
 		for _, name := range names {
-			errs[name] = plain(err)
+			failed[name] = engine.Result{Err: plain(err)}
 		}
-		return errs
+		return failed
 	}
 	ctx, cancel := e.operation(ctx)
 	defer cancel()
@@ -85,7 +66,7 @@ func (e *Engine) end(ctx context.Context, names []string) map[string]error {
 	if err := e.endedOn(removed); err != nil {
 		return fail(err)
 	}
-	return errs
+	return nil
 }
 
 // disable takes the login from those of the names that are ours on this node,
