@@ -14,7 +14,6 @@ import (
 	"github.com/scaivault/scaivault/api"
 	"github.com/scaivault/scaivault/client"
 	"github.com/scaivault/scaivault/test/mongotest"
-	"github.com/scaivault/scaivault/test/servertest"
 )
 
 // TestMongoDB is the life of credentials in MongoDB: sessions are dead when the revocation is answered,
@@ -99,25 +98,9 @@ func TestMongoDBRefuses(t *testing.T) {
 // mongoEngine makes an engine with the root of the guide, and a role that reads.
 func (v *vault) mongoEngine(t *testing.T, server *mongotest.Server) {
 	t.Helper()
-	v.remember(servertest.GuidePassword)
 	root := server.SetUp(t)
 	server.Do(t, "app", bson.D{{Key: "insert", Value: "things"}, {Key: "documents", Value: bson.A{bson.D{{Key: "one", Value: 1}}}}})
-	_, err := v.admin.WriteSecret(t.Context(), rootPath("store"), api.SecretWrite{Data: map[string]json.RawMessage{
-		"username": quoted(root), "password": quoted(servertest.GuidePassword),
-	}})
-	if err != nil {
-		t.Fatalf("write the root secret: %v", err)
-	}
-	config, err := json.Marshal(map[string]string{
-		"plugin": "mongodb", "root_credentials_path": rootPath("store"),
-		"connection_url": "mongodb://{{username}}:{{password}}@" + server.Addr(),
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := v.admin.CreateEngine(t.Context(), api.EngineRequest{Name: "store", Type: "database", Config: config}); err != nil {
-		t.Fatalf("make the engine: %v", err)
-	}
+	v.database(t, "store", "mongodb", "mongodb://{{username}}:{{password}}@"+server.Addr(), root)
 	v.role(t, "store", client.Document{"name": "reader", "database": "app", "roles": []map[string]string{{"role": "read", "db": "app"}}})
 }
 

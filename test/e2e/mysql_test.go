@@ -1,7 +1,6 @@
 package e2e_test
 
 import (
-	"encoding/json"
 	"strings"
 	"testing"
 	"time"
@@ -104,23 +103,7 @@ func newMySQL(t *testing.T, kind string) *mysqltest.Server {
 
 func (v *vault) mysqlEngine(t *testing.T, server *mysqltest.Server) {
 	t.Helper()
-	v.remember(servertest.GuidePassword)
-	_, err := v.admin.WriteSecret(t.Context(), rootPath("shop"), api.SecretWrite{Data: map[string]json.RawMessage{
-		"username": quoted(servertest.GuideRoot), "password": quoted(servertest.GuidePassword),
-	}})
-	if err != nil {
-		t.Fatalf("write the root secret: %v", err)
-	}
-	config, err := json.Marshal(map[string]string{
-		"plugin": "mysql", "root_credentials_path": rootPath("shop"),
-		"connection_url": "mysql://{{username}}:{{password}}@" + server.Addr() + "/",
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := v.admin.CreateEngine(t.Context(), api.EngineRequest{Name: "shop", Type: "database", Config: config}); err != nil {
-		t.Fatalf("make the engine: %v", err)
-	}
+	v.database(t, "shop", "mysql", "mysql://{{username}}:{{password}}@"+server.Addr()+"/", servertest.GuideRoot)
 	v.role(t, "shop", client.Document{"name": "reader", "privileges": []string{"SELECT ON app.*"}})
 	v.role(t, "shop", client.Document{"name": "classic", "creation_statements": []string{
 		"CREATE USER '{{name}}'@'%' IDENTIFIED BY '{{password}}'", "GRANT SELECT ON app.* TO '{{name}}'@'%'"}})

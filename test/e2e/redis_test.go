@@ -89,6 +89,45 @@ func TestRedisRefuses(t *testing.T) {
 	mustFail(t, "a password in clear over a network", err, "invalid_config")
 }
 
+// TestRedisCluster: a node of a cluster that was away while a credential was revoked has the user when it is
+// back, and refuses it within a minute; only then is the lease revoked.
+func TestRedisCluster(t *testing.T) {
+	t.Parallel()
+	kinds := redistest.Kinds()
+	for _, kind := range kinds[:min(size(1, len(kinds)), len(kinds))] {
+		t.Run(kind, func(t *testing.T) {
+			t.Parallel()
+			v, set := newVault(t), redistest.StartCluster(t, kind, 3)
+			var addresses []string
+			for _, server := range set.Servers() {
+				server.SetUp(t, "+cluster|nodes")
+				addresses = append(addresses, server.Addr())
+			}
+			v.database(t, "cache", "redis", "redis://{{username}}:{{password}}@"+strings.Join(addresses, ","), servertest.GuideRoot)
+			v.role(t, "cache", client.Document{"name": "reader", "acl_rules": []string{"~app:*", "+@read"}})
+			app := v.account(t, "app", "dynamic/cache/reader")
+			c, away := v.issue(t, app, "cache", "reader", time.Hour), set.Masters[1]
+			away.Kill(t)
+			if lease, err := v.admin.RevokeLease(t.Context(), c.lease, time.Second); err != nil || lease == nil {
+				t.Fatalf("revoke while a node is away: %+v, %v", lease, err)
+			}
+			for _, server := range set.Servers() {
+				if server != away {
+					eventually(t, time.Minute, "the other nodes refuse it", func() bool { return refusedByRedis(t, server, c) })
+				}
+			}
+			away.Run(t)
+			back := time.Now()
+			eventually(t, time.Minute, "the node that is back refuses it", func() bool { return refusedByRedis(t, away, c) })
+			t.Logf("the node that was away refuses it %.1fs after its return", time.Since(back).Seconds())
+			eventually(t, time.Minute, "the lease is revoked", func() bool { return v.lease(t, c.lease).Status == api.LeaseRevoked })
+			for _, server := range set.Servers() {
+				mustBeRefused(t, server, c)
+			}
+		})
+	}
+}
+
 // newRedis is a server with the root of the guide and something to read.
 func newRedis(t *testing.T, kind string) *redistest.Server {
 	t.Helper()
@@ -100,23 +139,7 @@ func newRedis(t *testing.T, kind string) *redistest.Server {
 
 func (v *vault) redisEngine(t *testing.T, server *redistest.Server) {
 	t.Helper()
-	v.remember(servertest.GuidePassword)
-	_, err := v.admin.WriteSecret(t.Context(), rootPath("cache"), api.SecretWrite{Data: map[string]json.RawMessage{
-		"username": quoted(servertest.GuideRoot), "password": quoted(servertest.GuidePassword),
-	}})
-	if err != nil {
-		t.Fatalf("write the root secret: %v", err)
-	}
-	config, err := json.Marshal(map[string]string{
-		"plugin": "redis", "root_credentials_path": rootPath("cache"),
-		"connection_url": "redis://{{username}}:{{password}}@" + server.Addr(),
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := v.admin.CreateEngine(t.Context(), api.EngineRequest{Name: "cache", Type: "database", Config: config}); err != nil {
-		t.Fatalf("make the engine: %v", err)
-	}
+	v.database(t, "cache", "redis", "redis://{{username}}:{{password}}@"+server.Addr(), servertest.GuideRoot)
 	v.role(t, "cache", client.Document{"name": "reader", "acl_rules": []string{"~app:*", "+@read"}})
 }
 
@@ -135,12 +158,19 @@ func readsRedis(t *testing.T, server *redistest.Server, c credential) *redis.Cli
 	return session
 }
 
-func mustBeRefused(t *testing.T, server *redistest.Server, c credential) {
+// refusedByRedis tells whether a server refuses the login.
+func refusedByRedis(t *testing.T, server *redistest.Server, c credential) bool {
 	t.Helper()
 	session := server.Client(c.username, c.password)
 	defer session.Close()
-	if err := session.Get(t.Context(), "app:one").Err(); err == nil || !strings.Contains(err.Error(), "WRONGPASS") {
-		t.Errorf("%s is to be refused by the server, instead: %v", c.username, err)
+	err := session.Ping(t.Context()).Err()
+	return err != nil && strings.Contains(err.Error(), "WRONGPASS")
+}
+
+func mustBeRefused(t *testing.T, server *redistest.Server, c credential) {
+	t.Helper()
+	if !refusedByRedis(t, server, c) {
+		t.Errorf("%s is to be refused by the server", c.username)
 	}
 	for _, name := range server.Users(t) {
 		if name == c.username {

@@ -23,6 +23,7 @@ import (
 	"github.com/scaivault/scaivault/client"
 	"github.com/scaivault/scaivault/engine/postgresql"
 	"github.com/scaivault/scaivault/test/pgtest"
+	"github.com/scaivault/scaivault/test/servertest"
 	"github.com/scaivault/scaivault/test/vaulttest"
 )
 
@@ -164,12 +165,30 @@ func (v *vault) engine(t *testing.T, s *source, name string, settings map[string
 	}
 }
 
+// database makes an engine of another plugin, with a root of its guide.
+func (v *vault) database(t *testing.T, name, plugin, url, root string) {
+	t.Helper()
+	v.writeLogin(t, name, root, servertest.GuidePassword)
+	config, err := json.Marshal(map[string]string{"plugin": plugin, "root_credentials_path": rootPath(name), "connection_url": url})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := v.admin.CreateEngine(t.Context(), api.EngineRequest{Name: name, Type: "database", Config: config}); err != nil {
+		t.Fatalf("make the engine %s: %v", name, err)
+	}
+}
+
 // writeRoot stores the root credentials of the engine.
 func (v *vault) writeRoot(t *testing.T, s *source, name string) {
 	t.Helper()
-	v.remember(s.password)
+	v.writeLogin(t, name, s.root, s.password)
+}
+
+func (v *vault) writeLogin(t *testing.T, name, username, password string) {
+	t.Helper()
+	v.remember(password)
 	_, err := v.admin.WriteSecret(t.Context(), rootPath(name), api.SecretWrite{Data: map[string]json.RawMessage{
-		"username": quoted(s.root), "password": quoted(s.password),
+		"username": quoted(username), "password": quoted(password),
 	}})
 	if err != nil {
 		t.Fatalf("write the root secret of %s: %v", name, err)
