@@ -2,6 +2,7 @@ package enginetest
 
 import (
 	"context"
+	"fmt"
 
 	"github.com/scaivault/scaivault/engine"
 	"github.com/scaivault/scaivault/test/proxy"
@@ -45,7 +46,7 @@ func testRotateRoot(b *bench) {
 
 func testUnreachable(b *bench) {
 	e, p := b.openBehindProxy()
-	c := b.issue(e)
+	c := b.issueSoon(e)
 	p.Refuse()
 	p.CutAll()
 	b.fails(e, c)
@@ -54,7 +55,7 @@ func testUnreachable(b *bench) {
 
 func testBlackHole(b *bench) {
 	e, p := b.openBehindProxy()
-	c := b.issue(e)
+	c := b.issueSoon(e)
 	p.BlackHole()
 	b.fails(e, c)
 	b.recovers(e, p, c)
@@ -64,7 +65,7 @@ func testBlackHole(b *bench) {
 // would.
 func testFrozen(b *bench) {
 	e, p := b.openBehindProxy()
-	c := b.issue(e)
+	c := b.issueSoon(e)
 	p.Hold()
 	b.fails(e, c)
 	b.recovers(e, p, c)
@@ -94,13 +95,16 @@ func (b *bench) fails(e engine.Engine, c issued) {
 
 func (b *bench) recovers(e engine.Engine, p *proxy.Proxy, c issued) {
 	p.Pass()
-	if h := e.Check(b.Context()); h.Status != "healthy" {
-		b.Errorf("health after the source came back: %+v", h)
-	}
+	b.soon("healthy after the source came back", func() error {
+		if h := e.Check(b.Context()); h.Status != "healthy" {
+			return fmt.Errorf("%+v", h)
+		}
+		return nil
+	})
 	b.works(c.Data)
-	b.revoke(e, c.recipe)
+	b.soon("revoke", func() error { _, err := e.Revoke(b.Context(), c.recipe); return err })
 	b.dead(c.Plan)
-	b.works(b.issue(e).Data)
+	b.works(b.issueSoon(e).Data)
 }
 
 func testCloseTwice(b *bench) {

@@ -9,6 +9,7 @@ import (
 	"go.mongodb.org/mongo-driver/v2/bson"
 
 	"github.com/scaivault/scaivault/engine"
+	"github.com/scaivault/scaivault/engine/enginetest"
 	"github.com/scaivault/scaivault/engine/mongodb"
 	"github.com/scaivault/scaivault/internal/statement"
 	"github.com/scaivault/scaivault/test/mongotest"
@@ -126,7 +127,7 @@ func TestOpenRefuses(t *testing.T) {
 // TestUnsuited: what cannot be a source is told by what it says of itself.
 func TestUnsuited(t *testing.T) {
 	t.Parallel()
-	old := &source{server: mongotest.Start(t, mongotest.Saying(bson.D{{Key: "maxWireVersion", Value: int32(8)}})), root: guideRoot, namer: newNamer()}
+	old := &source{server: mongotest.Start(t, mongotest.Saying(bson.D{{Key: "maxWireVersion", Value: int32(8)}})), root: guideRoot, namer: enginetest.NewNamer()}
 	old.url = "mongodb://{{username}}:{{password}}@" + old.server.Addr()
 	for says, s := range map[string]*source{"Atlas": newSource(t, mongotest.AsAtlas()), "MongoDB 4.4 is the first": old} {
 		e, err := mongodb.Type{}.Open(t.Context(), s.options(nil))

@@ -4,8 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"flag"
-	"log/slog"
-	"net"
+	"maps"
 	"os"
 	"slices"
 	"strings"
@@ -16,6 +15,7 @@ import (
 	driver "go.mongodb.org/mongo-driver/v2/mongo"
 
 	"github.com/scaivault/scaivault/engine"
+	"github.com/scaivault/scaivault/engine/enginetest"
 	"github.com/scaivault/scaivault/engine/mongodb"
 	"github.com/scaivault/scaivault/internal/ident"
 	"github.com/scaivault/scaivault/internal/statement"
@@ -52,7 +52,7 @@ type source struct {
 
 func newSource(t testing.TB, opts ...mongotest.Option) *source {
 	t.Helper()
-	s := &source{server: mongotest.Start(t, opts...), namer: newNamer()}
+	s := &source{server: mongotest.Start(t, opts...), namer: enginetest.NewNamer()}
 	s.root = s.server.SetUp(t)
 	thing := bson.D{{Key: "_id", Value: bson.NewObjectID()}}
 	s.server.Do(t, appDB, bson.D{{Key: "insert", Value: "things"}, {Key: "documents", Value: bson.A{thing}}})
@@ -99,27 +99,10 @@ func (s *source) roles(t testing.TB, database string) (names []string) {
 	return names
 }
 
-// newNamer is of an installation of its own: a real server is shared by tests.
-func newNamer() *statement.Namer {
-	return statement.NewNamer("inst_"+ident.New("tnt"), []byte("key of the test"), nil)
-}
-
 func (s *source) options(extra map[string]any) engine.Options {
 	c := map[string]any{"connection_url": s.url, "root_credentials_path": "infra/root", "connect_timeout": "60s", "operation_timeout": "120s"}
-	for k, v := range extra {
-		c[k] = v
-	}
-	raw, err := json.Marshal(c)
-	if err != nil {
-		panic(err)
-	}
-	var dialer net.Dialer
-	return engine.Options{
-		Installation: "installation-1", EngineID: "eng_1", EngineName: "store", Node: "node-1", Epoch: 1,
-		Config: raw, Root: map[string]statement.Secret{"username": statement.Secret(s.root), "password": rootPassword},
-		Secret: func(_ context.Context, path string) (map[string]statement.Secret, error) { return s.secrets[path], nil },
-		Namer:  s.namer, Dial: dialer.DialContext, Logger: slog.New(slog.DiscardHandler),
-	}
+	maps.Copy(c, extra)
+	return enginetest.Options(c, map[string]statement.Secret{"username": statement.Secret(s.root), "password": rootPassword}, s.namer, s.secrets)
 }
 
 func open(t testing.TB, o engine.Options) *mongodb.Engine {

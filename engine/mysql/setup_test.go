@@ -1,18 +1,17 @@
 package mysql_test
 
 import (
-	"context"
 	"encoding/json"
 	"flag"
 	"fmt"
-	"log/slog"
-	"net"
+	"maps"
 	"os"
 	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/scaivault/scaivault/engine"
+	"github.com/scaivault/scaivault/engine/enginetest"
 	"github.com/scaivault/scaivault/engine/mysql"
 	"github.com/scaivault/scaivault/internal/ident"
 	"github.com/scaivault/scaivault/internal/statement"
@@ -58,7 +57,7 @@ func newSource(t testing.TB, server *mysqltest.Server) *source {
 
 func newSourceNamed(t testing.TB, server *mysqltest.Server, root, app string) *source {
 	t.Helper()
-	s := &source{server: server, url: "mysql://{{username}}:{{password}}@" + server.Addr() + "/", root: root, app: app, namer: newNamer()}
+	s := &source{server: server, url: "mysql://{{username}}:{{password}}@" + server.Addr() + "/", root: root, app: app, namer: enginetest.NewNamer()}
 	server.Exec(t, "CREATE DATABASE "+s.app, "CREATE TABLE "+s.app+".orders (id INT PRIMARY KEY)", "INSERT INTO "+s.app+".orders VALUES (1)")
 	server.SetUp(t, s.root, s.app)
 	return s
@@ -70,27 +69,10 @@ func shared(t testing.TB, kind string) *source {
 	return newSource(t, servers.Shared(t, kind))
 }
 
-// newNamer is of an installation of its own: servers are shared by tests.
-func newNamer() *statement.Namer {
-	return statement.NewNamer("inst_"+ident.New("tnt"), []byte("key of the test"), nil)
-}
-
 func (s *source) options(extra map[string]any) engine.Options {
 	c := map[string]any{"connection_url": s.url, "root_credentials_path": "infra/root"}
-	for k, v := range extra {
-		c[k] = v
-	}
-	raw, err := json.Marshal(c)
-	if err != nil {
-		panic(err)
-	}
-	var dialer net.Dialer
-	return engine.Options{
-		Installation: "installation-1", EngineID: ident.New(ident.Engine), EngineName: "shop", Node: "node-1", Epoch: 1,
-		Config: raw, Root: map[string]statement.Secret{"username": statement.Secret(s.root), "password": rootPassword},
-		Secret: func(_ context.Context, path string) (map[string]statement.Secret, error) { return s.secrets[path], nil },
-		Namer:  s.namer, Dial: dialer.DialContext, Logger: slog.New(slog.DiscardHandler),
-	}
+	maps.Copy(c, extra)
+	return enginetest.Options(c, map[string]statement.Secret{"username": statement.Secret(s.root), "password": rootPassword}, s.namer, s.secrets)
 }
 
 func open(t testing.TB, o engine.Options) *mysql.Engine {

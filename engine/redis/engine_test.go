@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/scaivault/scaivault/engine"
+	"github.com/scaivault/scaivault/engine/enginetest"
 	"github.com/scaivault/scaivault/engine/redis"
 	"github.com/scaivault/scaivault/internal/statement"
 	"github.com/scaivault/scaivault/test/redistest"
@@ -75,7 +76,7 @@ func TestRebuiltServer(t *testing.T) {
 func TestOpenRefuses(t *testing.T) {
 	t.Parallel()
 	plain := func(s *redistest.Server) *source {
-		return &source{servers: []*redistest.Server{s}, url: "redis://{{username}}:{{password}}@" + s.Addr(), namer: newNamer()}
+		return &source{servers: []*redistest.Server{s}, url: "redis://{{username}}:{{password}}@" + s.Addr(), namer: enginetest.NewNamer()}
 	}
 	for _, kind := range redistest.Kinds() {
 		good := newSource(t, redistest.Start(t, kind))

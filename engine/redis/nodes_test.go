@@ -6,13 +6,14 @@ import (
 	"testing"
 
 	"github.com/scaivault/scaivault/engine"
+	"github.com/scaivault/scaivault/engine/enginetest"
 	"github.com/scaivault/scaivault/test/redistest"
 )
 
 // newSet sets every server of a set up, and names some of them in the URL.
 func newSet(t *testing.T, set *redistest.Set, rules ...string) *source {
 	t.Helper()
-	s := &source{servers: set.Servers(), namer: newNamer()}
+	s := &source{servers: set.Servers(), namer: enginetest.NewNamer()}
 	for _, server := range s.servers {
 		server.SetUp(t, rules...)
 	}

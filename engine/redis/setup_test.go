@@ -5,8 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"flag"
-	"log/slog"
-	"net"
+	"maps"
 	"os"
 	"slices"
 	"strings"
@@ -16,6 +15,7 @@ import (
 	driver "github.com/redis/go-redis/v9"
 
 	"github.com/scaivault/scaivault/engine"
+	"github.com/scaivault/scaivault/engine/enginetest"
 	"github.com/scaivault/scaivault/engine/redis"
 	"github.com/scaivault/scaivault/internal/ident"
 	"github.com/scaivault/scaivault/internal/statement"
@@ -49,30 +49,13 @@ func newSource(t testing.TB, s *redistest.Server, rules ...string) *source {
 	t.Helper()
 	s.SetUp(t, rules...)
 	s.Do(t, "SET", "app:one", "1")
-	return &source{servers: []*redistest.Server{s}, url: "redis://{{username}}:{{password}}@" + s.Addr(), namer: newNamer()}
-}
-
-// newNamer is of an installation of its own: servers are shared by tests.
-func newNamer() *statement.Namer {
-	return statement.NewNamer("inst_"+ident.New("tnt"), []byte("key of the test"), nil)
+	return &source{servers: []*redistest.Server{s}, url: "redis://{{username}}:{{password}}@" + s.Addr(), namer: enginetest.NewNamer()}
 }
 
 func (s *source) options(extra map[string]any) engine.Options {
 	c := map[string]any{"connection_url": s.url, "root_credentials_path": "infra/root", "operation_timeout": "10s"}
-	for k, v := range extra {
-		c[k] = v
-	}
-	raw, err := json.Marshal(c)
-	if err != nil {
-		panic(err)
-	}
-	var dialer net.Dialer
-	return engine.Options{
-		Installation: "installation-1", EngineID: "eng_1", EngineName: "cache", Node: "node-1", Epoch: 1,
-		Config: raw, Root: map[string]statement.Secret{"username": rootName, "password": rootPassword},
-		Secret: func(_ context.Context, path string) (map[string]statement.Secret, error) { return s.secrets[path], nil },
-		Namer:  s.namer, Dial: dialer.DialContext, Logger: slog.New(slog.DiscardHandler),
-	}
+	maps.Copy(c, extra)
+	return enginetest.Options(c, map[string]statement.Secret{"username": rootName, "password": rootPassword}, s.namer, s.secrets)
 }
 
 func open(t testing.TB, o engine.Options) *redis.Engine {

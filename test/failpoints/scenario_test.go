@@ -306,12 +306,12 @@ func rooted(t *testing.T, w *world, leases []api.Lease, _ api.Credential) string
 
 func formerEnd(t *testing.T, w *world, leases []api.Lease, subject api.Credential) string {
 	t.Helper()
-	return end(t, leases, subject, subject.ExpiresAt, "the former end, at the source too")
+	return end(t, leases, subject, subject.ExpiresAt, "the former end")
 }
 
 func newEnd(t *testing.T, w *world, leases []api.Lease, subject api.Credential) string {
 	t.Helper()
-	return end(t, leases, subject, subject.IssuedAt.Add(life+life/2), "the new end, at the source too")
+	return end(t, leases, subject, subject.IssuedAt.Add(life+life/2), "the new end")
 }
 
 // end compares an end with what it should be, give or take what the renewal
