@@ -62,35 +62,31 @@ func playAll(t *testing.T, variants []variant, exceptions map[failpoint.Point]st
 		}
 	}
 	var m matrix
-	t.Run("points", func(t *testing.T) {
-		var store *pgtest.Server
-		if full() {
-			store = pgtest.Start(t, 17)
-		}
-		for _, v := range variants {
-			for _, s := range v.scenarios {
-				if !full() && !slices.Contains(v.short, s.point) {
-					continue
-				}
-				t.Run(strings.ReplaceAll(strings.TrimSpace(fmt.Sprintf("%s %s %s", v.name, s.point, s.how)), " ", "_"), func(t *testing.T) {
-					t.Parallel()
-					var nodes []*vaulttest.Server
-					if v.shared {
-						nodes = vaulttest.StartNodes(t, vaulttest.Failing(t), 2, store.SuperURL(store.CreateDB(t)))
-					} else {
-						nodes = append(nodes, vaulttest.StartProgram(t, vaulttest.Failing(t)))
-					}
-					r := row{scenario: s, place: v.name, found: "not reached"}
-					m.record(t, &r)
-					role := newRole()
-					r = v.target(t, role).play(t, s, role, nodes...)
-					r.place = v.name
-				})
-			}
-		}
-	})
+	var store *pgtest.Server
 	if full() {
-		t.Logf("%sexceptions: %v", m.table(), exceptions)
+		store = pgtest.Start(t, 17)
+		t.Cleanup(func() { t.Logf("%sexceptions: %v", m.table(), exceptions) }) // behind all subtests
+	}
+	for _, v := range variants {
+		for _, s := range v.scenarios {
+			if !full() && !slices.Contains(v.short, s.point) {
+				continue
+			}
+			t.Run(strings.ReplaceAll(strings.TrimSpace(fmt.Sprintf("%s %s %s", v.name, s.point, s.how)), " ", "_"), func(t *testing.T) {
+				t.Parallel()
+				var nodes []*vaulttest.Server
+				if v.shared {
+					nodes = vaulttest.StartNodes(t, vaulttest.Failing(t), 2, store.SuperURL(store.CreateDB(t)))
+				} else {
+					nodes = append(nodes, vaulttest.StartProgram(t, vaulttest.Failing(t)))
+				}
+				r := row{scenario: s, place: v.name, found: "not reached"}
+				m.record(t, &r)
+				role := newRole()
+				r = v.target(t, role).play(t, s, role, nodes...)
+				r.place = v.name
+			})
+		}
 	}
 }
 
