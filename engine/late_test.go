@@ -17,7 +17,7 @@ func TestEachAccountHasItsLateLook(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const delay = 3 * time.Second
 		start, looked, failing := time.Now(), map[string][]time.Duration{}, 2
-		looks := engine.NewLateLooks(func(due []string) (again []string) {
+		look := func(due []string) (again []string) {
 			for _, name := range due {
 				looked[name] = append(looked[name], time.Since(start))
 				if name == "failing" && failing > 0 {
@@ -26,7 +26,8 @@ func TestEachAccountHasItsLateLook(t *testing.T) {
 				}
 			}
 			return again
-		})
+		}
+		looks := engine.NewLateLooks(look)
 		looks.Add("first")
 		time.Sleep(delay - time.Millisecond)
 		looks.Add("second", "third")
@@ -35,7 +36,9 @@ func TestEachAccountHasItsLateLook(t *testing.T) {
 		time.Sleep(time.Minute)
 		looks.Add("closed")
 		looks.Close()
-		looks.Add("after")
+		idle := engine.NewLateLooks(look)
+		idle.Close()
+		idle.Add("after")
 		time.Sleep(time.Minute)
 		synctest.Wait()
 		second, later := 2*delay-time.Millisecond, delay-time.Millisecond+time.Minute

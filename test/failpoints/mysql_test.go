@@ -45,9 +45,9 @@ func mysqlVariants(source *mysqltest.Server) (all []variant) {
 		whole = append(whole, scenario{point: failpoint.F4, how: "making the group", reach: regrouping, found: regrouped})
 	}
 	all = append(all, both(variant{name: "privileges", scenarios: whole, target: in(privileges, false),
-		short: []failpoint.Point{failpoint.F3, failpoint.F4, failpoint.Disabled, failpoint.R2, failpoint.RootSent, failpoint.RootSet, failpoint.RootProved}})...)
+		short: []failpoint.Point{failpoint.F3, failpoint.F4, failpoint.R2, failpoint.RootSet, failpoint.RootProved}})...)
 	all = append(all, both(variant{name: "statements", scenarios: of(everywhere(), append(append(making, failpoint.F4), ending...)...), target: in(statements, false),
-		short: []failpoint.Point{failpoint.F3, failpoint.F4, failpoint.R2}})...)
+		short: []failpoint.Point{failpoint.F4, failpoint.R2}})...)
 	return append(all, both(variant{name: "events", scenarios: of(everywhere(), append(append(making, failpoint.N1, failpoint.N2, failpoint.N3), ending...)...), target: in(privileges, true),
 		short: []failpoint.Point{failpoint.F5, failpoint.N2}})...)
 }
