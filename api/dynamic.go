@@ -77,6 +77,8 @@ type EngineHealth struct {
 	OldestOverdueSeconds int64     `json:"oldest_overdue_seconds"`
 	Orphans              int64     `json:"orphans"` // of the last reconcile
 	Residues             int64     `json:"residues"`
+	// Details are what else can be told of this kind of source.
+	Details map[string]string `json:"details,omitempty"`
 }
 
 // AbandonRequest states that a source no longer exists. Confirm is the engine's name.
@@ -265,6 +267,7 @@ const (
 	ReasonIdentityRevoked = "identity_revoked"
 	ReasonReconciled      = "reconciled"
 	ReasonSourceAbandoned = "source_abandoned"
+	ReasonUsed            = "used" // a one-time credential that was accepted
 )
 
 // Lease is a credential's record; it never holds the credential again.
