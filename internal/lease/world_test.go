@@ -451,6 +451,10 @@ func (s secrets) AddVersion(store.Tx, string, string, map[string]statement.Secre
 	return 0, lostStore()
 }
 
+func (s secrets) Create(store.Tx, string, string, map[string]statement.Secret, string) (int, error) {
+	return 0, lostStore()
+}
+
 func (s secrets) VersionAs(context.Context, *access.Caller, string, int) (map[string]statement.Secret, int, error) {
 	return nil, 0, lostStore()
 }
