@@ -23,6 +23,7 @@ func (e *Engine) Revoke(_ context.Context, raw engine.Recipe) (engine.Outcome, e
 	if end.Before(fetched) {
 		fetched = end
 	}
+	fetched = fetched.UTC().Truncate(time.Microsecond)
 	return engine.Outcome{EffectiveAt: &fetched}, nil
 }
 

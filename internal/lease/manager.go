@@ -214,7 +214,7 @@ func (m *Manager) wait(id string) (done <-chan struct{}, cancel func()) {
 	}
 }
 
-// ended wakes those who wait for a lease's end.
+// ended wakes those who wait for a lease's end, or to know when that is.
 func (m *Manager) ended(id string) {
 	m.mu.Lock()
 	chs := m.waiting[id]

@@ -28,6 +28,7 @@ func (m *Manager) Verify(ctx context.Context, c *access.Caller, engineName strin
 	if err := checkPresented(p); err != nil {
 		return nil, pass.Record(ctx, err)
 	}
+	pass.Set("address", p.Address)
 	e, err := m.sources.Engine(m.store.Config(), c.Tenant, engineName)
 	if err != nil {
 		return nil, pass.Record(ctx, err)
@@ -111,5 +112,5 @@ func use(tx store.Tx, l *store.Lease, engineID string, kind engine.OneTime, p en
 }
 
 func notAccepted() error {
-	return fault.New(fault.Forbidden, "it is not accepted: ask for another")
+	return fault.New(fault.Forbidden, "verify a one-time credential: it is not accepted; a new one is needed")
 }
