@@ -131,7 +131,7 @@ func (r *role) extensions(asked *map[string]string) (map[string]string, error) {
 // sign signs a certificate, reads it back from its wire form and checks that it is what was to be signed
 // and nothing more.
 func (e *Engine) sign(q *request) (*ssh.Certificate, error) {
-	ca := e.signing(time.Now())
+	ca := e.signing(time.Now()).signer
 	signed, err := certificate(q, ca)
 	if err != nil {
 		return nil, misconfigured("sign a certificate: the key of the CA does not sign", err)
@@ -168,6 +168,7 @@ func (q *request) verify(back ssh.PublicKey, ca ssh.PublicKey) error {
 	for what, same := range map[string]bool{
 		"key":              bytes.Equal(c.Key.Marshal(), q.key.Marshal()),
 		"CA":               bytes.Equal(c.SignatureKey.Marshal(), ca.Marshal()),
+		"signature":        c.Signature.Format != ssh.KeyAlgoRSA, // with SHA-1, which no sshd takes
 		"kind":             c.CertType == q.kind,
 		"serial":           c.Serial == q.serial,
 		"key id":           c.KeyId == q.keyID,

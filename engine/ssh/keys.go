@@ -16,12 +16,14 @@ import (
 
 // caKey is one key of the CA.
 type caKey struct {
-	ssh.Signer
-	since time.Time // when it was published
+	signer ssh.Signer
+	since  time.Time // when it was published
 }
 
+func (k caKey) public() ssh.PublicKey { return k.signer.PublicKey() }
+
 func (k caKey) is(other ssh.Signer) bool {
-	return bytes.Equal(k.PublicKey().Marshal(), other.PublicKey().Marshal())
+	return bytes.Equal(k.public().Marshal(), other.PublicKey().Marshal())
 }
 
 // lead is how long a key is published before it signs: hosts fetch keys when they fetch the list.
@@ -74,8 +76,8 @@ func (e *Engine) publish(signer ssh.Signer) {
 func (e *Engine) trusted(now time.Time) []caKey {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	n := 1
-	for n < len(e.keys) && now.Before(e.keys[n-1].since.Add(e.trust())) {
+	n := min(1, len(e.keys))
+	for n > 0 && n < len(e.keys) && now.Before(e.keys[n-1].since.Add(e.trust())) {
 		n++
 	}
 	return e.keys[:n]
@@ -98,7 +100,7 @@ func (e *Engine) signing(now time.Time) caKey {
 func (e *Engine) PublicKeys() []byte {
 	var b strings.Builder
 	for _, k := range e.trusted(time.Now()) {
-		b.WriteString(line(k.PublicKey(), e.options.EngineName) + "\n")
+		b.WriteString(line(k.public(), e.options.EngineName) + "\n")
 	}
 	return []byte(b.String())
 }
@@ -106,15 +108,15 @@ func (e *Engine) PublicKeys() []byte {
 // describeKeys tells which keys there are, and since when.
 func (e *Engine) describeKeys(h *engine.Health, now time.Time) {
 	trusted, signing := e.trusted(now), e.signing(now)
-	h.Details["ca_key"] = ssh.FingerprintSHA256(signing.PublicKey())
-	h.Details["ca_key_type"] = signing.PublicKey().Type()
+	h.Details["ca_key"] = ssh.FingerprintSHA256(signing.public())
+	h.Details["ca_key_type"] = signing.public().Type()
 	h.Details["ca_key_since"] = signing.since.UTC().Format(time.RFC3339)
 	h.Details["trusted_keys"] = strconv.Itoa(len(trusted))
-	if newest := trusted[0]; !newest.is(signing.Signer) {
-		h.Details["next_ca_key"] = ssh.FingerprintSHA256(newest.PublicKey())
+	if newest := trusted[0]; !newest.is(signing.signer) {
+		h.Details["next_ca_key"] = ssh.FingerprintSHA256(newest.public())
 		h.Details["next_ca_key_signs_from"] = newest.since.Add(e.config.lead()).UTC().Format(time.RFC3339)
 	}
-	if err := prove(signing.Signer); err != nil {
+	if err := prove(signing.signer); err != nil {
 		h.Status, h.Error = "misconfigured", "the key of the CA does not sign"
 	}
 }

@@ -132,12 +132,22 @@ func readRoot(fields map[string]statement.Secret) (ssh.Signer, error) {
 
 // PlanRoot implements engine.RootRotator.
 func (e *Engine) PlanRoot(context.Context) (map[string]statement.Secret, error) {
+	if e.config.Mode != modeCA {
+		return nil, keyless()
+	}
 	return makeRoot(e.config.KeyType)
+}
+
+func keyless() error {
+	return misconfigured("rotate the key of the CA: an engine of one-time passwords has none", nil)
 }
 
 // SetRoot implements engine.RootRotator: nobody has to accept the key, so it is proved by a certificate
 // and published. It does not sign before the hosts have had the time to fetch it.
 func (e *Engine) SetRoot(_ context.Context, candidate map[string]statement.Secret) error {
+	if e.config.Mode != modeCA {
+		return keyless()
+	}
 	if err := e.usable(); err != nil {
 		return err
 	}
