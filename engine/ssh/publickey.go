@@ -44,7 +44,7 @@ func parsePublicKey(text string) (ssh.PublicKey, error) {
 	if len(fields) < 2 {
 		return nil, refused("%s is not of the form TYPE BASE64 [COMMENT], as it stands in a .pub file", attempt)
 	}
-	wire, err := base64.StdEncoding.DecodeString(fields[1])
+	wire, err := base64.StdEncoding.Strict().DecodeString(fields[1])
 	if err != nil {
 		return nil, refused("%s is not of the form TYPE BASE64 [COMMENT], as it stands in a .pub file", attempt)
 	}
@@ -74,7 +74,7 @@ func unacceptable(key ssh.PublicKey) string {
 	}
 	public, ok := key.(ssh.CryptoPublicKey)
 	if !ok {
-		return "" // of a security key, which makes its own
+		return "is of a type that is not taken, which are " + keyTypesTaken
 	}
 	switch k := public.CryptoPublicKey().(type) {
 	case *rsa.PublicKey:

@@ -171,6 +171,7 @@ func FuzzPublicKey(f *testing.F) {
 	f.Add(dsaLine(f))
 	f.Add(wire("sk-ssh-ed25519@openssh.com", make([]byte, 32), []byte("ssh:")))
 	f.Add(wire("ssh-ed25519-cert-v01@openssh.com", make([]byte, 32)))
+	f.Add("sk-ssh-ed25519@openssh.com AAAAGnNrLXNzaC1lZDI1NTE5QG9wZW5zc2guY29tAAAAIA0AHAyAAAAAAyAAXAxA1AAXAACABAAAAAAAbcAAAAAAAAAABA21aC1=")
 	f.Fuzz(func(t *testing.T, line string) {
 		p, err := plan(t, e, r, fields{"public_key": line})
 		if err != nil {
