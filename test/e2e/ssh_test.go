@@ -279,12 +279,14 @@ func TestSSHManyRevoked(t *testing.T) {
 			t.Fatalf("serial %s is not listed", serial)
 		}
 	}
-	time.Sleep(1100 * time.Millisecond) // the node makes it anew
-	begun = time.Now()
-	again, body := v.published(t, "hosts/ssh/krl", "If-None-Match: "+response.Header.Get("ETag"))
-	t.Logf("asked again it is made and compared in %s", time.Since(begun).Round(time.Millisecond))
-	if again.StatusCode != http.StatusNotModified || len(body) > 0 {
-		t.Errorf("asked again: %s, %d bytes", again.Status, len(body))
+	for range 3 {
+		time.Sleep(1100 * time.Millisecond) // the node makes it anew
+		begun = time.Now()
+		again, body := v.published(t, "hosts/ssh/krl", "If-None-Match: "+response.Header.Get("ETag"))
+		t.Logf("asked again it is made and compared in %s", time.Since(begun).Round(time.Millisecond))
+		if again.StatusCode != http.StatusNotModified || len(body) > 0 {
+			t.Errorf("asked again: %s, %d bytes", again.Status, len(body))
+		}
 	}
 }
 
