@@ -39,8 +39,8 @@ func (r *role) request(w certificateWish) (*request, error) {
 		if q.key, err = parsePublicKey(w.PublicKey); err != nil {
 			return nil, err
 		}
-	case !w.GenerateKey || !r.GenerateKey:
-		return nil, refused("public_key is missing: send the line of a .pub file (the server makes a key only where the role says generate_key and the request does)")
+	case !r.GenerateKey:
+		return nil, refused("public_key is missing: send the line of a .pub file (the server makes keys for roles that say generate_key)")
 	}
 	if r.host() {
 		q.kind = ssh.HostCert

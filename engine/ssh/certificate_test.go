@@ -161,24 +161,25 @@ func TestExtensions(t *testing.T) {
 	}
 }
 
-// A key is made only where role and request both say so.
+// A key is made only where the role says so, for who sends none.
 func TestGeneratedKey(t *testing.T) {
 	t.Parallel()
 	e := open(t, newOptions(t, ca))
 	_, line := newKey(t)
 	makes := newRole(t, deploy.with(fields{"generate_key": true}))
 	for name, wish := range map[string]fields{
-		"of nobody": {"generate_key": true}, "without a word": {}, "both": {"generate_key": true, "public_key": line},
+		"of a role that makes none": {"generate_key": true}, "of one that was not asked": {}, "both": {"generate_key": true, "public_key": line},
 	} {
-		r := makes
-		if name == "of nobody" {
-			r = newRole(t, deploy)
+		r := newRole(t, deploy)
+		if name == "both" {
+			r = makes
 		}
 		if _, err := plan(t, e, r, wish); engine.KindOf(err) != engine.Refused {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
-	p, recipe := issue(t, e, makes, fields{"generate_key": true})
+	issue(t, e, makes, fields{"generate_key": true})
+	p, recipe := issue(t, e, makes, nil)
 	key, err := driver.ParsePrivateKey([]byte(p.Data["private_key"].Reveal()))
 	if err != nil {
 		t.Fatalf("read the private key: %v", err)
