@@ -147,6 +147,7 @@ func passwords() target {
 		engine: "ssh",
 		config: client.Document{"mode": "otp"},
 		form:   client.Document{"allowed_users": []string{"deploy"}, "cidr_list": []string{"10.0.0.0/8"}},
+		params: map[string]any{"ip": "10.1.2.3"},
 		login:  func(*testing.T, map[string]string) error { return nil }, // it would be used up
 	}
 }

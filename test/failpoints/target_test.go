@@ -22,6 +22,7 @@ type target struct {
 	engine  string                                           // the type of its document
 	config  client.Document                                  // without timeout and path of the root
 	form    client.Document                                  // of the role, without its name and ends
+	params  map[string]any                                   // of a request for a credential
 	root    map[string]string                                // the root's fields; nil for a source without one
 	users   func(t *testing.T) []string                      // the accounts of the role; nil where the source keeps none
 	login   func(t *testing.T, data map[string]string) error // uses what a caller was given
@@ -91,7 +92,7 @@ func rotatable(t *testing.T, w *world, leases []api.Lease, subject api.Credentia
 // node of its store, has gone on.
 func (s target) play(t *testing.T, at scenario, role string, nodes ...*vaulttest.Server) {
 	t.Helper()
-	w := &world{nodes: nodes, role: role, known: map[string]bool{}}
+	w := &world{nodes: nodes, role: role, known: map[string]bool{}, params: s.params}
 	s.config["operation_timeout"] = operationTimeout
 	if err := w.configure(t.Context(), w.first().Admin(t), s.engine, s.config, s.root, s.form); err != nil {
 		t.Fatalf("set the server up: %v; its output: %s", err, tail(w.first().Output()))
