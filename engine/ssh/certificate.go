@@ -100,8 +100,8 @@ func (r *role) allowsHost(name string) error {
 		return refused("username %.64q is no host name in small letters", name)
 	}
 	for _, domain := range r.AllowedDomains {
-		below, any := strings.CutPrefix(domain, "*")
-		if name == domain || any && strings.HasSuffix(name, below) {
+		below, every := strings.CutPrefix(domain, "*")
+		if name == domain || every && strings.HasSuffix(name, below) {
 			return nil
 		}
 	}
