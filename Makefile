@@ -8,7 +8,7 @@ TOOLS := .cache/tools
 EXCEPTIONS := .cache/exceptions
 
 # What the tests run against; each is a target that brings it.
-SERVERS := postgres mysql redis mongodb
+SERVERS := postgres mysql redis mongodb sshd
 
 # Packages tested at the same time: each may run several database servers.
 TEST_PACKAGES ?= 2
@@ -132,6 +132,10 @@ redis: ## Bring the Redis and the Valkey that the tests use
 mongodb: ## Bring the FerretDB that the tests use in the place of a MongoDB
 	@mkdir -p .cache && touch $(EXCEPTIONS)
 	@scripts/install-ferretdb.sh $(EXCEPTIONS)
+
+sshd: ## Bring the OpenSSH that the tests use
+	@mkdir -p .cache
+	@scripts/install-sshd.sh $(EXCEPTIONS)
 
 test-mongodb: ## The tests of the engine for MongoDB on a real one: MONGODB_URL=mongodb://administrator:password@127.0.0.1:27017
 	@test -n "$(MONGODB_URL)" || { echo 'write: make test-mongodb MONGODB_URL=mongodb://administrator:password@127.0.0.1:27017, or the one that go run ./test/mongotest/serve prints'; exit 1; }

@@ -77,6 +77,8 @@ type EngineHealth struct {
 	OldestOverdueSeconds int64     `json:"oldest_overdue_seconds"`
 	Orphans              int64     `json:"orphans"` // of the last reconcile
 	Residues             int64     `json:"residues"`
+	// Details are what else can be told of this kind of source.
+	Details map[string]string `json:"details,omitempty"`
 }
 
 // AbandonRequest states that a source no longer exists. Confirm is the engine's name.
@@ -171,14 +173,25 @@ type Role struct {
 func (r Role) MarshalJSON() ([]byte, error) {
 	type plain Role
 	common, err := json.Marshal(plain(r))
-	if err != nil || len(r.Spec) == 0 {
-		return common, err
-	}
-	spec, err := json.Marshal(r.Spec)
 	if err != nil {
 		return nil, err
 	}
-	return append(append(common[:len(common)-1], ','), spec[1:]...), nil
+	return beside(common, r.Spec)
+}
+
+// beside adds the engine's own fields to a document that has common ones.
+func beside[V any](common []byte, own map[string]V) ([]byte, error) {
+	if len(own) == 0 {
+		return common, nil
+	}
+	fields, err := json.Marshal(own)
+	if err != nil {
+		return nil, err
+	}
+	if string(common) == "{}" {
+		return fields, nil
+	}
+	return append(append(common[:len(common)-1], ','), fields[1:]...), nil
 }
 
 // UnmarshalJSON reads the common fields and keeps every field, the engine's own included, in Spec.
@@ -223,10 +236,23 @@ type TestStep struct {
 	Error      string `json:"error,omitempty"`
 }
 
-// CredsRequest asks for a credential; every field may be absent.
+// CredsRequest asks for a credential; every field may be absent. Params are the engine's own fields,
+// such as "public_key" of ssh.
 type CredsRequest struct {
 	TTL      *Duration         `json:"ttl,omitempty"`
 	Metadata map[string]string `json:"metadata,omitempty"`
+
+	Params map[string]any `json:"-"`
+}
+
+// MarshalJSON writes the engine's fields beside the common ones.
+func (r CredsRequest) MarshalJSON() ([]byte, error) {
+	type plain CredsRequest
+	common, err := json.Marshal(plain(r))
+	if err != nil {
+		return nil, err
+	}
+	return beside(common, r.Params)
 }
 
 // Credential is the answer that holds the secret, given once.
@@ -265,6 +291,7 @@ const (
 	ReasonIdentityRevoked = "identity_revoked"
 	ReasonReconciled      = "reconciled"
 	ReasonSourceAbandoned = "source_abandoned"
+	ReasonUsed            = "used" // a one-time credential that was accepted
 )
 
 // Lease is a credential's record; it never holds the credential again.

@@ -40,13 +40,14 @@ type Lease struct {
 type GenerateOptions struct {
 	TTL      time.Duration // the role's default when 0
 	Metadata map[string]string
+	Params   map[string]any // the engine's own fields of the request
 }
 
 // Generate asks for a credential. It is never repeated by itself: each success
 // makes another one.
 func (c *Client) Generate(ctx context.Context, engine, role string, o GenerateOptions) (*Lease, error) {
 	asked := time.Now()
-	credential, err := c.GenerateCredential(ctx, engine, role, api.CredsRequest{TTL: duration(o.TTL), Metadata: o.Metadata})
+	credential, err := c.GenerateCredential(ctx, engine, role, api.CredsRequest{TTL: duration(o.TTL), Metadata: o.Metadata, Params: o.Params})
 	if err != nil {
 		return nil, err
 	}

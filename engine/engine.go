@@ -7,7 +7,7 @@
 // The core is [Type] (how configuration and roles are read, how a source is opened) and [Engine]
 // (plan, issue, revoke, look up). What only some sources can do is a small optional interface
 // below, found by type assertion: [Renewer], [RolePreparer], [Settler], [BatchRevoker], [Lister],
-// [RootRotator], [Clock].
+// [RootRotator], [Clock]. What only engines that are their own source can do is in signing.go.
 package engine
 
 import (
@@ -55,6 +55,9 @@ type Config struct {
 	// MaxOpenConnections bounds the connections to the source; one of them is kept for
 	// revocation. 4 when absent, at least 2.
 	MaxOpenConnections int
+	// Listed says that nobody can kill the credentials, since those who check them ask no source: they
+	// read what is revoked in a list. The Type is a [RevocationLister].
+	Listed bool
 	// Reconcile is what a scheduled reconcile does; "" is ReconcileOff.
 	Reconcile string
 	// ReconcileInterval is the longest time from one scheduled reconcile to the next; 1h when
@@ -100,10 +103,21 @@ type Options struct {
 	Root   map[string]statement.Secret // the root secret's fields; nil without a root
 	// Secret reads another secret of the configuration (Config.SecretPaths), during Open only.
 	Secret func(ctx context.Context, path string) (map[string]statement.Secret, error)
+	// Roots are the versions of the root secret that were current at since or later, newest first, for a
+	// source that goes on to accept former ones; during Open only. Root need not be among them.
+	Roots func(ctx context.Context, since time.Time) ([]RootVersion, error)
+	// MaxTTL is the longest life of the engine's credentials.
+	MaxTTL time.Duration
 
 	Namer  *statement.Namer
 	Dial   func(ctx context.Context, network, address string) (net.Conn, error)
 	Logger *slog.Logger
+}
+
+// RootVersion is one version of the root secret.
+type RootVersion struct {
+	Fields map[string]statement.Secret
+	Since  time.Time // when it was written
 }
 
 // Engine is one open source. Its methods are safe for concurrent use and end within the context
@@ -152,8 +166,10 @@ type PlanRequest struct {
 	LeaseID   string
 	RoleName  string
 	Role      Role
+	Identity  string          // who asks
 	ExpiresAt time.Time       // the end that the source shall enforce where it can
 	Params    json.RawMessage // the engine's own fields of the request; nil when absent
+	DryRun    bool            // of a role's test: what a caller would have to send is made up
 }
 
 // Plan is a credential that has a name but does not exist yet.
@@ -204,6 +220,7 @@ type Health struct {
 	ClockOffset   time.Duration
 	MissingGrants []string // what root lacks, each with the statement that grants it
 	Warnings      []string
+	Details       map[string]string // what else can be told of this kind of source
 }
 
 // Renewer moves the end that the source enforces.

@@ -7,6 +7,7 @@ import (
 	"github.com/scaivault/scaivault/engine/mysql"
 	"github.com/scaivault/scaivault/engine/postgresql"
 	"github.com/scaivault/scaivault/engine/redis"
+	"github.com/scaivault/scaivault/engine/ssh"
 )
 
 // Types are all kinds of sources. Another engine is one more line.
@@ -16,5 +17,6 @@ func Types() []engine.Type {
 		mysql.Type{},
 		postgresql.Type{},
 		redis.Type{},
+		ssh.Type{},
 	}
 }

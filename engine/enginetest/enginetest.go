@@ -6,6 +6,7 @@ package enginetest
 
 import (
 	"context"
+	"encoding/json"
 	"maps"
 	"slices"
 	"testing"
@@ -27,6 +28,8 @@ type Target struct {
 	Address string
 	// Role is one that works at the source.
 	Role engine.Role
+	// Params are the engine's own fields of a request; nil where it needs none.
+	Params json.RawMessage
 	// Public are the fields of a credential that are no secrets, besides its username.
 	Public []string
 
@@ -153,6 +156,7 @@ func (b *bench) plan(e engine.Engine) *engine.Plan {
 	b.Helper()
 	p, err := e.Plan(b.Context(), engine.PlanRequest{
 		LeaseID: ident.New(ident.Lease), RoleName: "suite", Role: b.target.Role, ExpiresAt: time.Now().Add(time.Hour).Truncate(time.Millisecond),
+		Params: b.target.Params,
 	})
 	if err != nil {
 		b.Fatalf("plan: %v", err)

@@ -57,12 +57,13 @@ type Right struct {
 
 // Ask is what a request wants.
 type Ask struct {
-	Action   string         // the audit action
-	Path     string         // the entry's secret_path; the first right's Path when empty
-	Category Category       // the rate limit that it counts against
-	Any      []Right        // it is allowed when any of these holds; empty: every authenticated caller
-	Extra    map[string]any // allow-listed values for extra_data; never a secret
-	Looks    bool           // it changes nothing although its Action could: served in quarantine, too
+	Action     string         // the audit action
+	Path       string         // the entry's secret_path; the first right's Path when empty
+	Category   Category       // the rate limit that it counts against
+	Any        []Right        // it is allowed when any of these holds; empty: every authenticated caller
+	Extra      map[string]any // allow-listed values for extra_data; never a secret
+	PerAddress bool           // it counts against the limit of the caller's address, too
+	Looks      bool           // it changes nothing although its Action could: served in quarantine, too
 }
 
 // Category is a rate limit's: api.md section 0 gives the defaults per minute.
@@ -73,6 +74,7 @@ const (
 	CategoryGenerate     Category = "generate"
 	CategoryDynamicAdmin Category = "dynamic_admin"
 	CategoryLease        Category = "lease"
+	CategoryVerify       Category = "verify" // of one-time credentials, per identity and per address
 	CategorySecretRead   Category = "secret_read"
 	CategorySecretWrite  Category = "secret_write"
 	CategoryPolicy       Category = "policy"
@@ -98,6 +100,7 @@ const (
 	ScopeDynamicGenerate = "dynamic:generate"
 	ScopeDynamicRead     = "dynamic:read"
 	ScopeDynamicManage   = "dynamic:manage"
+	ScopeDynamicVerify   = "dynamic:verify"
 	ScopePoliciesRead    = "policies:read"
 	ScopePoliciesWrite   = "policies:write"
 	ScopeAuditRead       = "audit:read"
@@ -106,5 +109,5 @@ const (
 // Scopes are all of them.
 func Scopes() []string {
 	return []string{ScopeAdmin, ScopeSecretsRead, ScopeSecretsWrite, ScopeSecretsDelete, ScopeSecretsList, ScopeSecretsRotate,
-		ScopeDynamicGenerate, ScopeDynamicRead, ScopeDynamicManage, ScopePoliciesRead, ScopePoliciesWrite, ScopeAuditRead}
+		ScopeDynamicGenerate, ScopeDynamicRead, ScopeDynamicManage, ScopeDynamicVerify, ScopePoliciesRead, ScopePoliciesWrite, ScopeAuditRead}
 }

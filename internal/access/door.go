@@ -62,7 +62,7 @@ func System(tenant, identity string, groups ...string) *Caller {
 // A denial is recorded and returned: rate_limited, insufficient_scope, access_denied, or the code
 // of the condition that alone stood in the way; 401 when the token ended since Authenticate.
 func (d *Door) Admit(ctx context.Context, c *Caller, a Ask) (*Pass, error) {
-	if err := d.count(c, a.Category); err != nil {
+	if err := d.count(c, a); err != nil {
 		return nil, err
 	}
 	if a.Path == "" && len(a.Any) > 0 {
@@ -82,13 +82,16 @@ func (d *Door) Allowed(c *Caller, rights ...Right) bool {
 
 // count takes the request out of the caller's bucket. Refusals are collected like those without an
 // identity: an entry for each would be the very load that the limit keeps off.
-func (d *Door) count(c *Caller, category Category) error {
+func (d *Door) count(c *Caller, a Ask) error {
 	if c.Internal {
 		return nil
 	}
-	limit, err := d.limiter.take(c.Tenant+" "+c.Identity, category)
+	limit, err := d.limiter.take(c.Tenant+" "+c.Identity, a.Category)
 	if c.limit == nil {
 		c.limit = limit
+	}
+	if err == nil && a.PerAddress {
+		_, err = d.limiter.take(addressOf(c.Origin.SourceIP), a.Category)
 	}
 	if err != nil {
 		d.refusals.note(c.Origin, c.Tenant, c.Identity, fault.CodeOf(err))

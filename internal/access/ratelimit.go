@@ -36,7 +36,7 @@ func defaultLimit(c Category) int {
 		return 50
 	case CategoryPolicyTest:
 		return 200
-	case CategoryWhoAmI:
+	case CategoryWhoAmI, CategoryVerify:
 		return 300
 	case CategoryUnauthenticated:
 		return 100

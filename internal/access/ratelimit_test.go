@@ -70,6 +70,36 @@ func TestLimitPerIdentityAndCategory(t *testing.T) {
 	})
 }
 
+// Some calls count against the caller's address, too: of one identity for each of many hosts, or of many
+// identities on one, neither goes on for ever.
+func TestLimitPerAddress(t *testing.T) {
+	t.Parallel()
+	bubble(t, access.Limits{PerMinute: map[access.Category]int{access.CategoryVerify: 5}}, func(t *testing.T, w *world) {
+		call := func(user, address string) error {
+			c := w.caller("user:"+user, access.ScopeAdmin)
+			c.Origin.SourceIP = netip.MustParseAddr(address)
+			_, err := w.door.Admit(t.Context(), c, access.Ask{Action: "x", Category: access.CategoryVerify, PerAddress: true})
+			return err
+		}
+		for _, name := range []string{"a", "b", "c"} {
+			w.user(name)
+		}
+		for i := range 5 {
+			if err := call([]string{"a", "b"}[i%2], "192.0.2.1"); err != nil {
+				t.Fatalf("call %d: %v", i, err)
+			}
+		}
+		wantCode(t, call("c", "192.0.2.1"), fault.RateLimited)
+		if err := call("a", "192.0.2.2"); err != nil {
+			t.Errorf("from another address: %v", err)
+		}
+		if err := call("a", "192.0.2.3"); err != nil {
+			t.Errorf("from a third: %v", err)
+		}
+		wantCode(t, call("a", "192.0.2.4"), fault.RateLimited)
+	})
+}
+
 func TestLimitsAreConfigurable(t *testing.T) {
 	t.Parallel()
 	bubble(t, access.Limits{PerMinute: map[access.Category]int{access.CategoryLease: 2, access.CategoryPolicy: 0}}, func(t *testing.T, w *world) {

@@ -245,7 +245,7 @@ func (l *loader) limits(env string) access.Limits {
 }
 
 func categories() []access.Category {
-	return []access.Category{access.CategoryGenerate, access.CategoryDynamicAdmin, access.CategoryLease,
+	return []access.Category{access.CategoryGenerate, access.CategoryDynamicAdmin, access.CategoryLease, access.CategoryVerify,
 		access.CategorySecretRead, access.CategorySecretWrite, access.CategoryPolicy, access.CategoryPolicyTest,
 		access.CategoryAudit, access.CategoryBatchRead, access.CategoryWhoAmI, access.CategoryAuth,
 		access.CategorySystem, access.CategoryUnauthenticated}

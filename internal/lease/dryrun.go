@@ -42,7 +42,8 @@ func (m *Manager) TestRole(ctx context.Context, c *access.Caller, engineName, ro
 		return nil, pass.Record(ctx, err)
 	}
 	issued := step("issue", func() (err error) {
-		made, err = m.issue(ctx, pass, engineName, roleName, api.CredsRequest{TTL: &life, Metadata: map[string]string{"test": "true"}}, nil)
+		made, err = m.issue(ctx, pass, wish{engine: engineName, role: roleName, dryRun: true,
+			CredsRequest: api.CredsRequest{TTL: &life, Metadata: map[string]string{"test": "true"}}})
 		return err
 	})
 	if !issued {

@@ -41,7 +41,15 @@ func (m *Manager) Issue(ctx context.Context, c *access.Caller, engineName, roleN
 	if err != nil {
 		return nil, err
 	}
-	return m.issue(ctx, pass, engineName, roleName, req, params)
+	return m.issue(ctx, pass, wish{CredsRequest: req, engine: engineName, role: roleName, params: params})
+}
+
+// wish is what is asked for.
+type wish struct {
+	api.CredsRequest
+	engine, role string
+	params       json.RawMessage // the engine's own fields
+	dryRun       bool            // of a role's test
 }
 
 // issuance is one credential on its way.
@@ -50,14 +58,14 @@ type issuance struct {
 	engine *source.Engine
 	role   *source.Role
 	handle *source.Handle
-	params json.RawMessage
+	wish   wish
 	lease  *store.Lease
 	plan   *engine.Plan
 }
 
-func (m *Manager) issue(ctx context.Context, pass *access.Pass, engineName, roleName string, req api.CredsRequest, params json.RawMessage) (*api.Credential, error) {
+func (m *Manager) issue(ctx context.Context, pass *access.Pass, w wish) (*api.Credential, error) {
 	for {
-		i, err := m.prepare(ctx, pass, engineName, roleName, req, params)
+		i, err := m.prepare(ctx, pass, w)
 		if err != nil {
 			return nil, pass.Record(ctx, err)
 		}
@@ -71,26 +79,26 @@ func (m *Manager) issue(ctx context.Context, pass *access.Pass, engineName, role
 		}
 		m.sources.Observe(i.engine, true)
 		m.sometimeHear(i.engine)
-		m.metrics.Issued(engineName, roleName)
+		m.metrics.Issued(w.engine, w.role)
 		return credential(i), nil
 	}
 }
 
 // prepare finds engine, role and source, and plans the credential. It changes nothing.
-func (m *Manager) prepare(ctx context.Context, pass *access.Pass, engineName, roleName string, req api.CredsRequest, params json.RawMessage) (*issuance, error) {
+func (m *Manager) prepare(ctx context.Context, pass *access.Pass, w wish) (*issuance, error) {
 	c, cfg := pass.Caller(), m.store.Config()
-	e, err := m.sources.Engine(cfg, c.Tenant, engineName)
+	e, err := m.sources.Engine(cfg, c.Tenant, w.engine)
 	if err != nil {
 		return nil, err
 	}
 	if err := e.Issues(); err != nil {
 		return nil, err
 	}
-	role, err := m.sources.Role(cfg, e, roleName)
+	role, err := m.sources.Role(cfg, e, w.role)
 	if err != nil {
 		return nil, err
 	}
-	if err := source.CheckMetadata(req.Metadata); err != nil {
+	if err := source.CheckMetadata(w.Metadata); err != nil {
 		return nil, err
 	}
 	if err := m.settled(ctx, e); err != nil {
@@ -102,33 +110,37 @@ func (m *Manager) prepare(ctx context.Context, pass *access.Pass, engineName, ro
 		longest = min(longest, c.TokenExpiresAt.Sub(now))
 		life = min(life, longest)
 	}
-	if req.TTL != nil {
-		life = time.Duration(*req.TTL)
+	if w.TTL != nil {
+		life = time.Duration(*w.TTL)
 	}
 	if life > longest {
-		return nil, fault.New(fault.InvalidDuration, "a ttl of %s is more than role %s/%s allows, which is %s", api.Duration(life), engineName, roleName, api.Duration(longest)).
+		return nil, fault.New(fault.InvalidDuration, "a ttl of %s is more than role %s/%s allows, which is %s", api.Duration(life), w.engine, w.role, api.Duration(longest)).
 			With("max_ttl", api.Duration(longest).String())
 	}
 	if life < role.Shortest {
-		return nil, fault.New(fault.InvalidDuration, "a ttl of %s is less than the source of role %s/%s makes, which is %s", api.Duration(life), engineName, roleName, api.Duration(role.Shortest)).
+		return nil, fault.New(fault.InvalidDuration, "a ttl of %s is less than the source of role %s/%s makes, which is %s", api.Duration(life), w.engine, w.role, api.Duration(role.Shortest)).
 			With("min_ttl", api.Duration(role.Shortest).String())
 	}
 	handle, err := m.sources.Acquire(ctx, e)
 	if err != nil {
-		return nil, source.Fault(engineName, err)
+		return nil, source.Fault(w.engine, err)
 	}
 	if err := e.Reached(handle.SourceID()); err != nil {
 		handle.Release()
 		m.sources.Reopen(e.ID)
-		return nil, source.Fault(engineName, err)
+		return nil, source.Fault(w.engine, err)
 	}
-	i := &issuance{pass: pass, engine: e, role: role, handle: handle, params: params}
+	i := &issuance{pass: pass, engine: e, role: role, handle: handle, wish: w}
 	i.lease = &store.Lease{
 		ID: ident.New("lease"), Tenant: c.Tenant, EngineID: e.ID, Engine: e.Name, Role: role.Name,
 		Identity: c.Identity, TokenID: c.TokenID, Tied: role.TieToToken,
-		Status: api.LeaseIssuing, Renewable: role.Renewable, SourceID: handle.SourceID(), Metadata: req.Metadata,
+		Status: api.LeaseIssuing, Renewable: role.Renewable, SourceID: handle.SourceID(), Metadata: w.Metadata,
 		IssuedAt: now, ExpiresAt: now.Add(life), MaxExpiresAt: now.Add(longest),
 		Node: m.store.Node(), Epoch: m.store.Epoch(),
+	}
+	if e.Config.Listed {
+		listed := i.lease.ExpiresAt.Add(slowClocks)
+		i.lease.ListedUntil = &listed
 	}
 	if err := m.plan(ctx, i); err != nil {
 		handle.Release()
@@ -140,7 +152,7 @@ func (m *Manager) prepare(ctx context.Context, pass *access.Pass, engineName, ro
 // plan names the credential and puts the name into the lease.
 func (m *Manager) plan(ctx context.Context, i *issuance) error {
 	plan, err := i.handle.Plan(ctx, engine.PlanRequest{LeaseID: i.lease.ID, RoleName: i.role.Name, Role: i.role.Spec,
-		ExpiresAt: m.clock.Local(i.lease.ExpiresAt), Params: i.params})
+		Identity: i.lease.Identity, ExpiresAt: m.clock.Local(i.lease.ExpiresAt), Params: i.wish.params, DryRun: i.wish.dryRun})
 	if kind(err) == engine.Refused { // nobody was asked but the engine: the request is wrong
 		return fault.New(fault.InvalidRequest, "%s", source.Reason(err)).Because(err)
 	}

@@ -43,6 +43,9 @@ const (
 	// half as slow again.
 	claimRows = 200
 	batchRows = 100
+	// slowClocks is how long a credential stands in the list of what is revoked beyond its end: who
+	// checks it may have a clock that is behind.
+	slowClocks = time.Minute
 	// batchesAtOnce at one source.
 	batchesAtOnce = 2
 )
@@ -85,13 +88,14 @@ type Manager struct {
 	workers map[string]*worker
 	waiting map[string][]chan struct{} // by lease id
 	renews  map[string]bool            // leases being renewed on this node
+	lists   map[string]*revocations    // of what is revoked, by engine id
 }
 
 // New makes a manager; Start sets it to work.
 func New(c Config) *Manager {
 	m := &Manager{store: c.Store, clock: c.Clock, door: c.Door, sources: c.Sources, metrics: c.Metrics, log: c.Logger,
 		wake: make(chan struct{}, 1), workers: map[string]*worker{}, waiting: map[string][]chan struct{}{},
-		renews: map[string]bool{}}
+		renews: map[string]bool{}, lists: map[string]*revocations{}}
 	m.sleeping.Store(awake)
 	m.ctx, m.stop = context.WithCancel(context.Background())
 	return m
@@ -210,7 +214,7 @@ func (m *Manager) wait(id string) (done <-chan struct{}, cancel func()) {
 	}
 }
 
-// ended wakes those who wait for a lease's end.
+// ended wakes those who wait for a lease's end, or to know when that is.
 func (m *Manager) ended(id string) {
 	m.mu.Lock()
 	chs := m.waiting[id]

@@ -313,9 +313,9 @@ func revokeAll(ctx context.Context, e engine.Engine, rows []*store.Lease, timeou
 
 // close writes down what a revocation came to, with one entry per lease.
 func (m *Manager) close(rows []*store.Lease, outcomes []engine.Outcome, begun time.Time) {
-	var ended []*store.Lease
+	var ended, promised []*store.Lease
 	err := m.store.Write(m.writing(), func(tx store.Tx) error {
-		ended = ended[:0]
+		ended, promised = ended[:0], promised[:0]
 		now := tx.Now()
 		if err := tx.LockLeases(idsOf(rows)); err != nil {
 			return err
@@ -326,6 +326,9 @@ func (m *Manager) close(rows []*store.Lease, outcomes []engine.Outcome, begun ti
 			})
 			if err != nil {
 				return err
+			}
+			if l != nil && l.Status == api.LeaseRevoking && l.Revocation.EffectiveAt != nil {
+				promised = append(promised, l)
 			}
 			if l == nil || l.Status != api.LeaseRevoked {
 				continue
@@ -347,6 +350,9 @@ func (m *Manager) close(rows []*store.Lease, outcomes []engine.Outcome, begun ti
 		return
 	}
 	failpoint.Hit(failpoint.R5)
+	for _, l := range promised { // who waits is answered when it will be dead
+		m.ended(l.ID)
+	}
 	for _, l := range ended {
 		what := "revoked"
 		if l.Revocation.Residue != "" {

@@ -16,6 +16,7 @@ import (
 
 	"github.com/scaivault/scaivault/api"
 	"github.com/scaivault/scaivault/engine"
+	"github.com/scaivault/scaivault/engine/ssh"
 	"github.com/scaivault/scaivault/internal/access"
 	"github.com/scaivault/scaivault/internal/audit"
 	"github.com/scaivault/scaivault/internal/clock"
@@ -73,8 +74,14 @@ func (s secrets) ReadAs(ctx context.Context, c *access.Caller, path string) (map
 		}
 		return err
 	})
-	return map[string]statement.Secret{"password": statement.Secret(rootPassword(version))}, version, err
+	return map[string]statement.Secret{"password": statement.Secret(rootPassword(version)), "private_key": caKey}, version, err
 }
+
+// caKey is of an SSH CA.
+const caKey = `-----BEGIN PRIVATE KEY-----
+MC4CAQAwBQYDK2VwBCIEIJ1hsZ3v/VpguoRK9JLsLMREScVpezJpGXA7rAMcrn9g
+-----END PRIVATE KEY-----
+`
 
 func rootPassword(version int) string { return "root-" + string(rune('0'+version)) }
 
@@ -224,7 +231,7 @@ func (w *world) newProcess(s *sqlite.Store) *process {
 	log := slog.New(slog.DiscardHandler)
 	p.clock = clock.New(clock.Config{Store: p.store, Logger: log})
 	p.door = access.New(access.Config{Store: p.clock, Limits: access.Limits{Off: true}})
-	p.sources = source.New(source.Config{Store: p.clock, Door: p.door, Secrets: secrets{p.clock}, Types: []engine.Type{p.kind},
+	p.sources = source.New(source.Config{Store: p.clock, Door: p.door, Secrets: secrets{p.clock}, Types: []engine.Type{p.kind, ssh.Type{}},
 		EndBindings: func(store.Tx, string, string) error { return nil },
 		Namer:       statement.NewNamer(s.Installation(), []byte("key"), nil), Logger: log})
 	p.leases = lease.New(lease.Config{Store: p.clock, Clock: p.clock, Door: p.door, Sources: p.sources, Logger: log})
@@ -448,6 +455,10 @@ func always(f leasetest.Fault, ops ...string) func(leasetest.Call) leasetest.Fau
 }
 
 func (s secrets) AddVersion(store.Tx, string, string, map[string]statement.Secret, string) (int, error) {
+	return 0, lostStore()
+}
+
+func (s secrets) Create(store.Tx, string, string, map[string]statement.Secret, string) (int, error) {
 	return 0, lostStore()
 }
 

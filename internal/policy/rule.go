@@ -25,17 +25,18 @@ const (
 	DynamicGenerate Permission = "dynamic:generate"
 	DynamicRead     Permission = "dynamic:read"
 	DynamicManage   Permission = "dynamic:manage"
+	DynamicVerify   Permission = "dynamic:verify"
 )
 
 // Permissions lists all of them.
 func Permissions() []Permission {
-	return []Permission{Read, Write, Delete, List, Rotate, Admin, DynamicGenerate, DynamicRead, DynamicManage}
+	return []Permission{Read, Write, Delete, List, Rotate, Admin, DynamicGenerate, DynamicRead, DynamicManage, DynamicVerify}
 }
 
 // Valid tells whether p is one of the contract.
 func (p Permission) Valid() bool {
 	switch p {
-	case Read, Write, Delete, List, Rotate, Admin, DynamicGenerate, DynamicRead, DynamicManage:
+	case Read, Write, Delete, List, Rotate, Admin, DynamicGenerate, DynamicRead, DynamicManage, DynamicVerify:
 		return true
 	default:
 		return false

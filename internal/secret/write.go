@@ -262,16 +262,48 @@ func (s *Service) AddVersion(tx store.Tx, tenant, path string, data map[string]s
 	if err != nil {
 		return 0, err
 	}
+	texts, err := plain(data)
+	if err != nil {
+		return 0, err
+	}
+	err = s.add(tx, s.store.Config(), sec, d, texts, by)
+	return sec.Version, err
+}
+
+// Create makes a secret with its first version, in a transaction of the caller's, who has asked the door
+// for it and writes the entry: secret_exists when there is one at the path. When it is durable, Announce
+// tells of it.
+func (s *Service) Create(tx store.Tx, tenant, path string, data map[string]statement.Secret, by string) (int, error) {
+	if err := CheckPath(path); err != nil {
+		return 0, err
+	}
+	sec, d, err := s.open(tx, tenant, path)
+	if err != nil {
+		return 0, err
+	}
+	if sec.Version > 0 {
+		return 0, fault.New(fault.SecretExists, "write the secret: there is one at %s already", path)
+	}
+	sec.Type = typeKV
+	texts, err := plain(data)
+	if err != nil {
+		return 0, err
+	}
+	err = s.add(tx, s.store.Config(), sec, d, texts, by)
+	return sec.Version, err
+}
+
+// plain are fields as they are sealed.
+func plain(data map[string]statement.Secret) (map[string]json.RawMessage, error) {
 	texts := make(map[string]json.RawMessage, len(data))
 	for name, value := range data {
 		text, err := json.Marshal(value.Reveal())
 		if err != nil {
-			return 0, fault.New(fault.InternalError, "write the secret: internal error").Because(err)
+			return nil, fault.New(fault.InternalError, "write the secret: internal error").Because(err)
 		}
 		texts[name] = text
 	}
-	err = s.add(tx, s.store.Config(), sec, d, texts, by)
-	return sec.Version, err
+	return texts, nil
 }
 
 // Announce tells those who use the secret that it has a new version, and the scheduler.

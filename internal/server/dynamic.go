@@ -38,6 +38,10 @@ func (s *Server) dynamicRoutes() []route {
 		act(http.MethodPost, engine+"/accept-source", http.StatusOK, "State that the server behind the engine is rightly another one.", s.acceptSource).needs(manage),
 		op(http.MethodPost, engine+"/reconcile", http.StatusOK, "Compare the source with the leases; remove orphans when told to.", s.reconcileEngine).needs(manage).within(10 * time.Minute),
 		get(engine+"/reconcile", "Show what the last reconcile found, without asking the source.", s.lastReconcile).needs(read),
+		published(engine+"/ssh/public-key", "text/plain; charset=utf-8", "The public keys of an SSH CA, as sshd reads them (TrustedUserCAKeys); anybody may ask.", s.sshPublicKey),
+		published(engine+"/ssh/krl", "application/octet-stream", "The OpenSSH key revocation list of an SSH CA (RevokedKeys); anybody may ask.", s.sshKRL),
+		op(http.MethodPost, engine+"/ssh/verify", http.StatusOK, "Check a one-time password that somebody presented to a host; it is used up.", s.sshVerify).needs(access.ScopeDynamicVerify),
+
 		act(http.MethodPost, engine+"/rotate-root", http.StatusOK, "Rotate the root credentials at the source.", s.rotateRoot).needs(manage).within(time.Minute),
 
 		twoStep(http.MethodPost, roles, http.StatusCreated, "Create a role; the source shows first that it can work.", reflect.TypeFor[api.RoleRequest](), false, s.createRole).needs(manage),

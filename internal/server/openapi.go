@@ -152,7 +152,7 @@ func (d *document) answers(rt *route) (object, error) {
 	var all object
 	for _, status := range append([]int{rt.status}, rt.others...) {
 		answer := object{{Key: "description", Value: http.StatusText(status)}}
-		if status != http.StatusNoContent && content != nil {
+		if status != http.StatusNoContent && status != http.StatusNotModified && content != nil {
 			answer = append(answer, yaml.MapItem{Key: "content", Value: content})
 		}
 		all = append(all, yaml.MapItem{Key: strconv.Itoa(status), Value: answer})

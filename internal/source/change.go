@@ -12,6 +12,7 @@ import (
 	"github.com/scaivault/scaivault/internal/access"
 	"github.com/scaivault/scaivault/internal/fault"
 	"github.com/scaivault/scaivault/internal/ident"
+	"github.com/scaivault/scaivault/internal/statement"
 	"github.com/scaivault/scaivault/internal/store"
 )
 
@@ -26,9 +27,10 @@ func (s *Service) newEngine(tenant string, req *api.EngineRequest) (*Engine, err
 		return nil, err
 	}
 	delete(fields, "plugin")
-	config, _ := json.Marshal(fields)
-	doc := &engineDoc{Name: req.Name, Type: typ, Plugin: plugin, Config: config,
-		DefaultTTL: DefaultTTL, MaxTTL: MaxTTL, Metadata: req.Metadata}
+	doc := &engineDoc{Name: req.Name, Type: typ, Plugin: plugin, DefaultTTL: DefaultTTL, MaxTTL: MaxTTL, Metadata: req.Metadata}
+	if doc.Config, err = s.placeRoot(doc, fields); err != nil {
+		return nil, err
+	}
 	if req.MaxTTL != nil {
 		doc.MaxTTL = *req.MaxTTL
 	}
@@ -121,24 +123,51 @@ func mayAim(pass *access.Pass, c engine.Config) error {
 
 // saveNew proves a new engine by a connection and stores it.
 func (s *Service) saveNew(ctx context.Context, pass *access.Pass, e *Engine) (*api.Engine, error) {
-	if err := mayAim(pass, e.Config); err != nil {
+	made, err := s.makeRoot(ctx, pass, e)
+	if err != nil {
 		return nil, pass.Record(ctx, err)
 	}
-	opened, root, err := s.try(ctx, e)
+	opened, root, err := s.prepareNew(ctx, pass, e, made)
 	if err != nil {
 		return nil, pass.Record(ctx, err)
 	}
 	object := &store.Object{Tenant: e.Tenant, Kind: store.KindEngine, ID: e.ID, Key: e.Name}
 	object.Doc, _ = json.Marshal(e.doc)
-	err = pass.Write(ctx, func(tx store.Tx, _ *store.Config) error { return tx.PutObject(object, 0) })
+	err = pass.Write(ctx, func(tx store.Tx, _ *store.Config) error {
+		if made != nil {
+			if root, err = s.keepRoot(tx, pass, e, made); err != nil {
+				return err
+			}
+		}
+		return tx.PutObject(object, 0)
+	})
 	if err != nil {
 		opened.Close()
 		return nil, err
+	}
+	if made != nil {
+		s.secrets.Announce(e.Tenant, e.Config.RootCredentialsPath, root)
 	}
 	e.object, e.Version = object, object.Version
 	s.noteRoot(ctx, e, root)
 	s.liveOf(e).replace(opened, e.Version, root).Release()
 	return s.show(ctx, e)
+}
+
+// prepareNew proves a new engine by a connection, with the root that was made for it where one was.
+func (s *Service) prepareNew(ctx context.Context, pass *access.Pass, e *Engine, made map[string]statement.Secret) (engine.Engine, int, error) {
+	if made == nil {
+		if err := mayAim(pass, e.Config); err != nil {
+			return nil, 0, err
+		}
+		return s.try(ctx, e)
+	}
+	opened, err := s.open(ctx, e, made)
+	if err != nil {
+		return nil, 0, configFault(e.Name, err)
+	}
+	e.doc.SourceID = opened.SourceID()
+	return opened, 0, nil
 }
 
 // change proves an engine's new document by a connection and stores it in the place of the old.

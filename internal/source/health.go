@@ -2,6 +2,7 @@ package source
 
 import (
 	"context"
+	"strconv"
 	"time"
 
 	"github.com/scaivault/scaivault/api"
@@ -24,7 +25,12 @@ func (s *Service) Health(ctx context.Context, c *access.Caller, name string) (*a
 	}
 	out := &api.EngineHealth{Engine: name, CheckedAt: time.Now().UTC(), TLS: "none", MissingGrants: []string{}, Warnings: []string{}}
 	s.look(ctx, e, out)
-	err = s.store.Read(ctx, func(r store.Reader) error { return overdue(r, e, out) })
+	err = s.store.Read(ctx, func(r store.Reader) error {
+		if err := overdue(r, e, out); err != nil || e.Lister() == nil {
+			return err
+		}
+		return listed(r, e, out)
+	})
 	if err := pass.Record(ctx, err); err != nil {
 		return nil, err
 	}
@@ -63,6 +69,7 @@ func (s *Service) look(ctx context.Context, e *Engine, out *api.EngineHealth) {
 	out.ClockOffsetMS = found.ClockOffset.Milliseconds()
 	out.MissingGrants = append(out.MissingGrants, found.MissingGrants...)
 	out.Warnings = append(out.Warnings, found.Warnings...)
+	out.Details = found.Details
 	s.Observe(e, found.Status != api.EngineUnreachable)
 	if found.Error != "" {
 		fail(found.Status, found.Error)
@@ -104,6 +111,17 @@ func overdue(r store.Reader, e *Engine, out *api.EngineHealth) error {
 	if err == nil {
 		out.Orphans = int64(seen.Last.OrphanCount)
 	}
+	return err
+}
+
+// listed fills in how many credentials the list of what is revoked holds.
+func listed(r store.Reader, e *Engine, out *api.EngineHealth) error {
+	now := r.Now()
+	rows, err := r.Leases(store.LeaseFilter{Tenant: e.Tenant, EngineID: e.ID, ListedAt: &now}, "", 0)
+	if out.Details == nil {
+		out.Details = map[string]string{}
+	}
+	out.Details["listed_as_revoked"] = strconv.Itoa(len(rows))
 	return err
 }
 

@@ -211,7 +211,15 @@ func (s *Service) open(ctx context.Context, e *Engine, root map[string]statement
 			}
 			return data, err
 		},
-		Namer: s.namer, Dial: s.dial, Logger: s.log.With("engine", e.Name),
+		Roots: func(ctx context.Context, since time.Time) ([]engine.RootVersion, error) {
+			versions, err := s.rootVersions(ctx, e, since)
+			if fault.CodeOf(err) == fault.ServiceUnavailable {
+				unread = err
+			}
+			return versions, err
+		},
+		MaxTTL: e.MaxTTL(),
+		Namer:  s.namer, Dial: s.dial, Logger: s.log.With("engine", e.Name),
 	})
 	if err != nil && unread != nil {
 		return nil, unread

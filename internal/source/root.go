@@ -21,14 +21,18 @@ func (s *Service) root(ctx context.Context, e *Engine) (map[string]statement.Sec
 	data, version, err := s.secrets.ReadAs(ctx, identity(e), e.Config.RootCredentialsPath)
 	switch fault.CodeOf(err) {
 	case fault.AccessDenied, fault.IPNotAllowed, fault.MFARequired, fault.TimeWindowViolation:
-		return nil, 0, fault.New(fault.InvalidConfig,
-			"engine %s may not read its root secret: bind a policy with {\"path_pattern\": %q, \"permissions\": [\"read\"]} to the system identity dynamic:%s (or to system:dynamic-engines for all engines)",
-			e.Name, e.Config.RootCredentialsPath, e.Name)
+		return nil, 0, mayNotRead(e)
 	case fault.SecretNotFound, fault.VersionNotFound:
 		return nil, 0, fault.New(fault.InvalidConfig,
 			"there is no root secret at %q: write it first with PUT /v1/secrets/%s", e.Config.RootCredentialsPath, e.Config.RootCredentialsPath)
 	}
 	return data, version, err
+}
+
+func mayNotRead(e *Engine) error {
+	return fault.New(fault.InvalidConfig,
+		"engine %s may not read its root secret: bind a policy with {\"path_pattern\": %q, \"permissions\": [\"read\"]} to the system identity dynamic:%s (or to system:dynamic-engines for all engines)",
+		e.Name, e.Config.RootCredentialsPath, e.Name)
 }
 
 // rootVersion is the root secret's current version. It reads no data, so it needs no grant.

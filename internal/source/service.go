@@ -28,6 +28,8 @@ type Secrets interface {
 	// AddVersion writes a new version in the caller's transaction; Announce tells of it after.
 	AddVersion(tx store.Tx, tenant, path string, data map[string]statement.Secret, by string) (int, error)
 	Announce(tenant, path string, version int)
+	// Create makes a secret in the caller's transaction: secret_exists where there is one.
+	Create(tx store.Tx, tenant, path string, data map[string]statement.Secret, by string) (int, error)
 }
 
 // Sealer seals what is kept outside the secrets: seal.Keyring.

@@ -7,7 +7,7 @@ import (
 
 // ContentVersion is the version of what a [Record] can say. It grows with each kind of record and
 // each field that an older release would not understand, so that one refuses what it would lose.
-const ContentVersion = 1
+const ContentVersion = 2
 
 // RestoringKey is under what a store says, in Meta, that a restore into it is not finished. While
 // the value is not empty no node opens the store.

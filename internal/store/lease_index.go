@@ -27,6 +27,8 @@ func (f *LeaseFilter) Index() LeaseIndex {
 		return LeaseIndex{Name: "leases_username", Columns: []LeaseColumn{{"username", f.Username}}}
 	case f.OverdueAt != nil:
 		return LeaseIndex{Name: "leases_overdue", Only: "overdue_at IS NOT NULL", Few: true}
+	case f.ListedAt != nil:
+		return LeaseIndex{Name: "leases_listed", Columns: []LeaseColumn{{"engine_id", f.EngineID}}, Only: listed, Few: true}
 	case f.Residue && f.EngineID == "":
 		return LeaseIndex{Name: "leases_residue", Few: true}
 	case f.Residue:
@@ -50,6 +52,9 @@ func (f *LeaseFilter) Index() LeaseIndex {
 func (f *Fence) Index() LeaseIndex { return livingIndex(f.EngineID, f.Role, f.Identity, f.TokenID) }
 
 const living = "status <> 'revoked'"
+
+// listed is part of a list of what is revoked, until listed_until.
+const listed = "listed_until IS NOT NULL AND status IN ('revoking', 'revoked')"
 
 func statusIndex(status api.LeaseStatus) LeaseIndex {
 	return LeaseIndex{Name: "leases_status", Columns: []LeaseColumn{{"status", string(status)}}}

@@ -133,6 +133,10 @@ type Lease struct {
 	PendingExpiresAt *time.Time
 	PendingDeadline  *time.Time
 
+	// ListedUntil is set for a credential that nobody can kill, since those who check it ask no source
+	// but a list of what is revoked: from its revocation until then the lease is part of that list.
+	ListedUntil *time.Time
+
 	// DueAt is when somebody must next look at the row; nil when nobody must.
 	DueAt *time.Time
 	// Deadline of the issuance: the source refuses to make the account after it.
@@ -175,6 +179,9 @@ type LeaseFilter struct {
 	OverdueAt *time.Time
 	// Residue selects revoked leases that left one.
 	Residue bool
+	// ListedAt selects the leases of an engine, which must be given, that are part of its list of what is
+	// revoked at that moment.
+	ListedAt *time.Time
 }
 
 // LeaseCount is one kept counter.

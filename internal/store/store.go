@@ -193,7 +193,8 @@ type Tx interface {
 
 	// Trim removes up to limit revoked leases that ended before, audit rows older than, and
 	// closed fences older than leaseBefore; it reports how many rows went. A trimmed chain keeps
-	// its head, so that it can still be verified. What left a residue or is still due stays, as
-	// does the newest fence of a tenant, whose number the next one follows.
+	// its head, so that it can still be verified. What left a residue, is still due, or was part of
+	// a list of what is revoked at leaseBefore stays, as does the newest fence of a tenant, whose
+	// number the next one follows.
 	Trim(leaseBefore, auditBefore time.Time, limit int) (int, error)
 }

@@ -49,6 +49,7 @@ type world struct {
 	root   string
 	role   string // unique at the source, since names of accounts hold it
 	known  map[string]bool
+	params map[string]any // of a request for a credential
 }
 
 func newWorld(t *testing.T, p place, form client.Document) *world {
@@ -151,7 +152,7 @@ func (w *world) other() *vaulttest.Server { return w.nodes[len(w.nodes)-1] }
 
 // issue asks the node for a credential.
 func (w *world) issue(ctx context.Context, c *client.Client) (api.Credential, error) {
-	return c.GenerateCredential(ctx, "db", w.role, api.CredsRequest{})
+	return c.GenerateCredential(ctx, "db", w.role, api.CredsRequest{Params: w.params})
 }
 
 // die arms the node and makes a request of which it must die. Who was told

@@ -94,10 +94,23 @@ func credentials(callers []*caller, engine, role string) task {
 	}
 }
 
-// clear revokes every lease of a role and waits until all are dead.
+// clear revokes every lease of a role and waits until all are dead. Where they die later, at a moment that
+// is known, the server does not wait for it.
 func (c *caller) clear(ctx context.Context, engine, role string) error {
-	_, err := c.do(ctx, "POST", "/v1/dynamic/leases/revoke-prefix?wait=150s", `{"prefix":"`+engine+"/"+role+`"}`, 200)
-	return err
+	for deadline := time.Now().Add(callPatience); ; {
+		text, err := c.do(ctx, "POST", "/v1/dynamic/leases/revoke-prefix?wait=150s", `{"prefix":"`+engine+"/"+role+`"}`, 200, 202)
+		if err != nil {
+			return err
+		}
+		var result api.RevokeResult
+		if err := json.Unmarshal(text, &result); err != nil || result.Pending == 0 {
+			return err
+		}
+		if time.Now().After(deadline) {
+			return fmt.Errorf("revoke %s/%s: %d are not dead after %s", engine, role, result.Pending, callPatience)
+		}
+		time.Sleep(time.Second)
+	}
 }
 
 // issue makes a credential and answers its lease's id.

@@ -26,6 +26,14 @@ type other interface {
 	drop(ctx context.Context, names []string) error
 }
 
+// typed is another source whose engine is of a type of its own, with a root of other fields than a name
+// and a password.
+type typed interface {
+	other
+	kind() string
+	fields() map[string]string // of the root
+}
+
 // The engines beside each other on one server.
 const (
 	nothing = "nothing" // its source does nothing
@@ -42,6 +50,7 @@ func (b *bench) engines(ctx context.Context) error {
 		starts = append(starts, func(ctx context.Context, s *servertest.Stand) (other, error) { return newRedis(ctx, s, kind) })
 	}
 	starts = append(starts, func(ctx context.Context, s *servertest.Stand) (other, error) { return newMongoDB(ctx, s), nil })
+	starts = append(starts, func(context.Context, *servertest.Stand) (other, error) { return newCertificates() })
 	for _, start := range starts {
 		err := servertest.OnStand(func(s *servertest.Stand) error {
 			o, err := start(ctx, s)
@@ -115,6 +124,13 @@ func configure(ctx context.Context, v *vault, o other) error {
 	if err := rootSecret(ctx, c, o.root(), servertest.GuidePassword); err != nil {
 		return err
 	}
+	kind := "database"
+	if o, ok := o.(typed); ok {
+		kind = o.kind()
+		if err := rewriteRoot(ctx, c, o.fields()); err != nil {
+			return err
+		}
+	}
 	config, role := o.describe()
 	config["root_credentials_path"], role["name"] = rootPath, member
 	text, err := json.Marshal(config)
@@ -126,7 +142,7 @@ func configure(ctx context.Context, v *vault, o other) error {
 		role client.Document
 	}{
 		{api.EngineRequest{Name: nothing, Type: "idle", Config: json.RawMessage(`{"root_credentials_path": "` + rootPath + `"}`)}, client.Document{"name": member}},
-		{api.EngineRequest{Name: actual, Type: "database", Config: text}, role},
+		{api.EngineRequest{Name: actual, Type: kind, Config: text}, role},
 	} {
 		if _, err := c.CreateEngine(ctx, engine.EngineRequest); err != nil {
 			return fmt.Errorf("make engine %s: %w", engine.Name, err)
@@ -136,6 +152,20 @@ func configure(ctx context.Context, v *vault, o other) error {
 		}
 	}
 	return nil
+}
+
+// rewriteRoot puts other fields into the root secret.
+func rewriteRoot(ctx context.Context, c *client.Client, fields map[string]string) error {
+	data := map[string]json.RawMessage{}
+	for name, value := range fields {
+		text, err := json.Marshal(value)
+		if err != nil {
+			return err
+		}
+		data[name] = text
+	}
+	_, err := c.WriteSecret(ctx, rootPath, api.SecretWrite{Data: data})
+	return err
 }
 
 // byHand makes accounts for a while, and drops them afterwards, outside the time that counts.

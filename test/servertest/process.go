@@ -26,7 +26,10 @@ var errNotRunning = errors.New("it is not running")
 
 // Start runs cmd until ready says that it can be used. What does not become ready is killed.
 func Start(cmd *exec.Cmd, ready func() bool) (*Process, error) {
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
+	if cmd.SysProcAttr == nil {
+		cmd.SysProcAttr = &syscall.SysProcAttr{}
+	}
+	cmd.SysProcAttr.Setpgid, cmd.SysProcAttr.Pdeathsig = true, syscall.SIGKILL
 	if err := cmd.Start(); err != nil {
 		return nil, err
 	}

@@ -68,6 +68,9 @@ func (r *reader) Leases(f store.LeaseFilter, before string, limit int) ([]*store
 	if f.OverdueAt != nil {
 		q.and("overdue_at <= ? AND (status <> 'issuing') IS TRUE", micros(*f.OverdueAt))
 	}
+	if f.ListedAt != nil {
+		q.and("listed_until > ? AND status IN ('revoking', 'revoked')", micros(*f.ListedAt))
+	}
 	if f.Residue {
 		q.and("(status = 'revoked') IS TRUE AND residue")
 	}

@@ -17,7 +17,7 @@ var leaseColumns = []string{"id", "tenant", "engine_id", "engine", "role", "iden
 	"tied", "status", "unconfirmed", "renewable", "username", "source_id", "recipe", "metadata",
 	"issued_at", "expires_at", "max_expires_at", "renewed_at", "revoked_at",
 	"pending_expires_at", "pending_deadline", "due_at", "deadline", "late_looks", "fence_seq",
-	"node", "epoch", "revocation", "claim_node", "claim_epoch", "claim_no", "claim_until", "version",
+	"node", "epoch", "revocation", "claim_node", "claim_epoch", "claim_no", "claim_until", "version", "listed_until",
 	"overdue_at", "residue"}
 
 var (
@@ -60,7 +60,7 @@ func encodeLease(l *store.Lease) ([]any, error) {
 		micros(l.IssuedAt), micros(l.ExpiresAt), micros(l.MaxExpiresAt), microsOrNull(l.RenewedAt), microsOrNull(l.RevokedAt),
 		microsOrNull(l.PendingExpiresAt), microsOrNull(l.PendingDeadline), microsOrNull(l.DueAt), micros(l.Deadline),
 		l.LateLooks, l.FenceSeq, l.Node, l.Epoch, revocation,
-		claim.Node, claim.Epoch, claim.No, claimUntil, l.Version,
+		claim.Node, claim.Epoch, claim.No, claimUntil, l.Version, microsOrNull(l.ListedUntil),
 		overdueAt(l), l.Revocation != nil && l.Revocation.Residue != ""}, nil
 }
 
@@ -81,19 +81,20 @@ func scanLease(scan scanFunc) (*store.Lease, error) {
 	l := &store.Lease{}
 	var recipe, metadata, revocation string
 	var issued, expires, longest, deadline int64
-	var renewed, revoked, pending, pendingDeadline, due, claimUntil *int64
+	var renewed, revoked, pending, pendingDeadline, due, claimUntil, listed *int64
 	claim := store.Claim{}
 	err := scan(&l.ID, &l.Tenant, &l.EngineID, &l.Engine, &l.Role, &l.Identity, &l.TokenID,
 		&l.Tied, (*string)(&l.Status), &l.Unconfirmed, &l.Renewable, &l.Username, &l.SourceID, &recipe, &metadata,
 		&issued, &expires, &longest, &renewed, &revoked,
 		&pending, &pendingDeadline, &due, &deadline, &l.LateLooks, &l.FenceSeq,
-		&l.Node, &l.Epoch, &revocation, &claim.Node, &claim.Epoch, &claim.No, &claimUntil, &l.Version)
+		&l.Node, &l.Epoch, &revocation, &claim.Node, &claim.Epoch, &claim.No, &claimUntil, &l.Version, &listed)
 	if err != nil {
 		return nil, err
 	}
 	l.IssuedAt, l.ExpiresAt, l.MaxExpiresAt, l.Deadline = moment(issued), moment(expires), moment(longest), moment(deadline)
 	l.RenewedAt, l.RevokedAt, l.DueAt = momentOrNil(renewed), momentOrNil(revoked), momentOrNil(due)
 	l.PendingExpiresAt, l.PendingDeadline = momentOrNil(pending), momentOrNil(pendingDeadline)
+	l.ListedUntil = momentOrNil(listed)
 	if claimUntil != nil {
 		claim.Until = moment(*claimUntil)
 		l.Claim = &claim
@@ -118,7 +119,7 @@ func stored(l *store.Lease) *store.Lease {
 	for _, t := range []*time.Time{&cut.IssuedAt, &cut.ExpiresAt, &cut.MaxExpiresAt, &cut.Deadline} {
 		*t = moment(micros(*t))
 	}
-	for _, t := range []**time.Time{&cut.RenewedAt, &cut.RevokedAt, &cut.PendingExpiresAt, &cut.PendingDeadline, &cut.DueAt} {
+	for _, t := range []**time.Time{&cut.RenewedAt, &cut.RevokedAt, &cut.PendingExpiresAt, &cut.PendingDeadline, &cut.DueAt, &cut.ListedUntil} {
 		*t = momentOrNil(microsOrNull(*t))
 	}
 	if l.Claim != nil {

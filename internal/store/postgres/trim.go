@@ -30,6 +30,7 @@ func (t *tx) Trim(leaseBefore, auditBefore time.Time, limit int) (int, error) {
 func (t *tx) trimLeases(before time.Time, limit int) (n int, err error) {
 	err = t.each(`DELETE FROM leases WHERE id IN (
 			SELECT id FROM leases WHERE status = 'revoked' AND due_at IS NULL AND NOT residue AND revoked_at < $1
+				AND (listed_until IS NULL OR listed_until < $1)
 			ORDER BY revoked_at LIMIT $2 FOR UPDATE SKIP LOCKED)
 		RETURNING engine_id, role`, []any{micros(before), limit}, func(scan scanFunc) error {
 		var engineID, role string

@@ -80,6 +80,7 @@ func leasesWhere(f store.LeaseFilter, before string, limit int) (string, []any) 
 	if f.OverdueAt != nil {
 		q.and("status <> 'issuing'")
 	}
+	q.moment("listed_until > ?", f.ListedAt)
 	if f.Residue {
 		q.and("status = 'revoked' AND residue = 1")
 	}

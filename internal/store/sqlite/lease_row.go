@@ -16,7 +16,7 @@ var leaseColumns = []string{"id", "tenant", "engine_id", "engine", "role", "iden
 	"tied", "status", "unconfirmed", "renewable", "username", "source_id", "recipe", "metadata",
 	"issued_at", "expires_at", "max_expires_at", "renewed_at", "revoked_at",
 	"pending_expires_at", "pending_deadline", "due_at", "deadline", "late_looks", "fence_seq",
-	"node", "epoch", "revocation", "claim_node", "claim_epoch", "claim_no", "claim_until", "version",
+	"node", "epoch", "revocation", "claim_node", "claim_epoch", "claim_no", "claim_until", "version", "listed_until",
 	"overdue_at", "residue"}
 
 // leaseList is leaseColumns for a SELECT or an INSERT.
@@ -43,7 +43,7 @@ func encodeLease(l *store.Lease) ([]any, error) {
 		micros(l.IssuedAt), micros(l.ExpiresAt), micros(l.MaxExpiresAt), microsOrNull(l.RenewedAt), microsOrNull(l.RevokedAt),
 		microsOrNull(l.PendingExpiresAt), microsOrNull(l.PendingDeadline), microsOrNull(l.DueAt), micros(l.Deadline),
 		int64(l.LateLooks), l.FenceSeq, l.Node, l.Epoch, revocation,
-		claim.Node, claim.Epoch, claim.No, claimUntil, l.Version,
+		claim.Node, claim.Epoch, claim.No, claimUntil, l.Version, microsOrNull(l.ListedUntil),
 		overdueAt(l), flag(l.Revocation != nil && l.Revocation.Residue != "")}, nil
 }
 
@@ -79,7 +79,7 @@ func decodeLease(row []any) (*store.Lease, error) {
 		claim.Until = *until
 		l.Claim = &claim
 	}
-	l.Version = r.number()
+	l.Version, l.ListedUntil = r.number(), r.moment()
 	if len(l.Recipe) == 0 {
 		l.Recipe = nil
 	}

@@ -32,7 +32,8 @@ func (t *tx) trimLeases(before time.Time, limit int) (int, error) {
 	var dead []lease
 	err := t.conn.each(`SELECT id, engine_id, role FROM leases INDEXED BY leases_ended
 		WHERE status = 'revoked' AND due_at IS NULL AND residue = 0 AND revoked_at < ?
-		ORDER BY revoked_at LIMIT ?`, []any{micros(before), limit}, func(scan scanFunc) error {
+			AND (listed_until IS NULL OR listed_until < ?)
+		ORDER BY revoked_at LIMIT ?`, []any{micros(before), micros(before), limit}, func(scan scanFunc) error {
 		var l lease
 		err := scan(&l.id, &l.engineID, &l.role)
 		dead = append(dead, l)

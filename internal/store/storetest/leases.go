@@ -2,6 +2,7 @@ package storetest
 
 import (
 	"errors"
+	"slices"
 	"testing"
 	"time"
 
@@ -20,6 +21,7 @@ func leaseRoundTrip(t *testing.T, b *bundle) {
 		l.RenewedAt, l.RevokedAt = atp(1), atp(2*time.Second)
 		l.PendingExpiresAt, l.PendingDeadline = atp(3*time.Second), atp(4*time.Second)
 		l.LateLooks, l.FenceSeq, l.Node, l.Epoch = 2, 7, "n_1", 3
+		l.ListedUntil = atp(8 * time.Second)
 		l.Revocation = &api.Revocation{Reason: api.ReasonExpired, RequestedAt: at(5 * time.Second), Attempts: 3,
 			LastError: "x", NextAttemptAt: atp(6 * time.Second), Residue: "y"}
 		l.Claim = &store.Claim{Node: "n_1", Epoch: 3, No: 9, Until: at(7 * time.Second)}
@@ -220,6 +222,32 @@ func leaseFilters(t *testing.T, b *bundle) {
 	}
 }
 
+// The list of what is revoked holds what is asked to be revoked and what is, to the end of each, and
+// what lives never.
+func leaseListed(t *testing.T, b *bundle) {
+	listed := func(change ...func(l *store.Lease)) *store.Lease {
+		return lease(append([]func(*store.Lease){func(l *store.Lease) { l.ListedUntil = atp(time.Hour) }}, change...)...)
+	}
+	revoking := func(l *store.Lease) {
+		l.Status, l.Revocation = api.LeaseRevoking, &api.Revocation{RequestedAt: noon}
+	}
+	asked, dead, live := listed(revoking), listed(revoked(noon)), listed(func(l *store.Lease) { l.Status = api.LeaseActive })
+	b.insert(t, asked, dead, live, lease(revoked(noon)), listed(revoking, func(l *store.Lease) { l.EngineID = "eng_b" }))
+	want := func(when time.Time, want ...string) {
+		t.Helper()
+		b.read(t, func(r store.Reader) {
+			got := ids(value[[]*store.Lease](t)(r.Leases(store.LeaseFilter{Tenant: tenant, EngineID: "eng_a", ListedAt: &when}, "", 0)))
+			slices.Sort(got)
+			slices.Sort(want)
+			wantEqual(t, "listed at "+when.String(), got, want)
+		})
+	}
+	want(noon, asked.ID, dead.ID)
+	b.update(t, live.ID, revoking)
+	want(at(time.Hour-time.Microsecond), asked.ID, dead.ID, live.ID)
+	want(at(time.Hour), []string{}...)
+}
+
 // claim is of engine eng_a.
 func (b *bundle) claim(t *testing.T, now time.Time, limit int, c store.Claim) (due []*store.Lease) {
 	t.Helper()
@@ -354,8 +382,10 @@ func leaseTrim(t *testing.T, b *bundle) {
 	old, older, recent := end(-time.Hour), end(-2*time.Hour), end(time.Hour)
 	residue := end(-time.Hour, func(l *store.Lease) { l.Revocation.Residue = "owns t" })
 	due := end(-time.Hour, func(l *store.Lease) { l.DueAt = &noon })
+	listed := end(-time.Hour, func(l *store.Lease) { l.ListedUntil = &noon })
+	unlisted := end(-3*time.Hour, func(l *store.Lease) { l.ListedUntil = atp(-time.Microsecond) })
 	live := lease(func(l *store.Lease) { l.ExpiresAt = at(-time.Hour) })
-	b.insert(t, old, older, recent, residue, due, live)
+	b.insert(t, old, older, recent, residue, due, listed, unlisted, live)
 	trim := func(limit, want int) {
 		t.Helper()
 		b.write(t, func(tx store.Tx) error {
@@ -373,21 +403,21 @@ func leaseTrim(t *testing.T, b *bundle) {
 		})
 		return absent
 	}
-	trim(1, 1)
-	if !gone(older) || gone(old) {
+	trim(2, 2)
+	if !gone(unlisted) || !gone(older) || gone(old) {
 		t.Error("the longest dead did not go first")
 	}
 	trim(9, 1)
 	trim(9, 0)
-	for name, l := range map[string]*store.Lease{"recent": recent, "residue": residue, "due": due, "live": live} {
+	for name, l := range map[string]*store.Lease{"recent": recent, "residue": residue, "due": due, "listed": listed, "live": live} {
 		if gone(l) {
 			t.Errorf("%s lease was trimmed", name)
 		}
 	}
 	b.read(t, func(r store.Reader) {
 		for _, c := range value[[]store.LeaseCount](t)(r.LeaseCounts("")) {
-			if c.Status == api.LeaseRevoked && c.N != 3 {
-				t.Errorf("count of revoked leases = %d, want 3", c.N)
+			if c.Status == api.LeaseRevoked && c.N != 4 {
+				t.Errorf("count of revoked leases = %d, want 4", c.N)
 			}
 		}
 	})

@@ -46,6 +46,7 @@ func Run(t *testing.T, open Opener) {
 		{"Leases/Update", leaseUpdate},
 		{"Leases/Counts", leaseCounts},
 		{"Leases/Filters", leaseFilters},
+		{"Leases/Listed", leaseListed},
 		{"Leases/Combinations", leaseCombinations},
 		{"Leases/Due", leaseDue},
 		{"Leases/Claims", leaseClaims},

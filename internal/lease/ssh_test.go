@@ -1,0 +1,164 @@
+package lease_test
+
+import (
+	"bytes"
+	"context"
+	"encoding/binary"
+	"encoding/json"
+	"strconv"
+	"testing"
+	"time"
+
+	"github.com/scaivault/scaivault/api"
+	"github.com/scaivault/scaivault/engine"
+	"github.com/scaivault/scaivault/internal/access"
+	"github.com/scaivault/scaivault/internal/fault"
+	"github.com/scaivault/scaivault/internal/quarantine"
+	"github.com/scaivault/scaivault/internal/statement"
+	"github.com/scaivault/scaivault/internal/store"
+)
+
+// ssh makes an engine with a role of that name.
+func (w *world) ssh(name, config, role string) {
+	w.t.Helper()
+	ctx, admin := context.Background(), w.caller("admin")
+	_, err := w.sources.CreateEngine(ctx, admin, &api.EngineRequest{Name: name, Type: "ssh", Config: json.RawMessage(config)})
+	w.must(err)
+	_, err = w.sources.CreateRole(ctx, admin, name, []byte(role))
+	w.must(err)
+}
+
+func (w *world) certificate(c *access.Caller) (leaseID string, serial []byte) {
+	w.t.Helper()
+	made, err := w.leases.Issue(context.Background(), c, "hosts", "deploy", api.CredsRequest{}, nil)
+	w.must(err)
+	n, err := strconv.ParseUint(made.Data["serial_number"], 10, 64)
+	w.must(err)
+	return made.LeaseID, binary.BigEndian.AppendUint64(nil, n)
+}
+
+const (
+	hosts  = `{"root_credentials_path": "` + rootPath + `", "krl_max_age": "5m"}`
+	deploy = `{"name": "deploy", "allowed_users": ["deploy"], "generate_key": true, "default_ttl": "1h"}`
+)
+
+// TestRevocationList: a certificate is in the list from the moment that its revocation is asked for until
+// a minute after its end, and its lease is revoked when every host has had the time to fetch that.
+func TestRevocationList(t *testing.T) {
+	inWorld(t, func(w *world) {
+		w.ssh("hosts", hosts, deploy)
+		ctx, app := context.Background(), w.caller("app")
+		one, serial := w.certificate(app)
+		_, living := w.certificate(app)
+		list := func() []byte {
+			t.Helper()
+			l, err := w.leases.RevocationList(ctx, tenant, "hosts")
+			w.must(err)
+			return l.Body
+		}
+		listed := func(when string, want bool) {
+			t.Helper()
+			if body := list(); bytes.Contains(body, serial) != want || bytes.Contains(body, living) {
+				t.Errorf("%s the list is wrong", when)
+			}
+		}
+		listed("before", false)
+		begun := time.Now()
+		pending, err := w.leases.Revoke(ctx, app, one, 10*time.Second)
+		w.must(err)
+		if pending == nil || pending.Revocation.EffectiveAt == nil || time.Since(begun) > 100*time.Millisecond {
+			t.Fatalf("after %s: %+v", time.Since(begun), pending)
+		}
+		if in := pending.Revocation.EffectiveAt.Sub(begun); in != 5*time.Minute+engine.ListAge {
+			t.Errorf("it is dead in %s", in)
+		}
+		time.Sleep(time.Until(begun.Add(engine.ListAge)))
+		listed("a second after", true)
+		time.Sleep(time.Until(begun.Add(4 * time.Minute)))
+		w.wantStatus(one, api.LeaseRevoking)
+		w.restart()
+		listed("after a restart", true)
+		time.Sleep(time.Until(begun.Add(6 * time.Minute)))
+		w.wantDead(one, api.ReasonRevoked)
+		listed("when it is dead", true)
+		time.Sleep(time.Until(begun.Add(time.Hour + 50*time.Second)))
+		if !bytes.Contains(list(), serial) {
+			t.Error("it left the list at its end: a host whose clock is behind lets it in")
+		}
+		time.Sleep(time.Until(begun.Add(time.Hour + 62*time.Second)))
+		if body := list(); bytes.Contains(body, serial) || bytes.Contains(body, living) {
+			t.Error("it is in the list beyond its end")
+		}
+	})
+}
+
+// A list that is not whole is not answered.
+func TestNoRevocationList(t *testing.T) {
+	inWorld(t, func(w *world) {
+		w.ssh("hosts", hosts, deploy)
+		w.ssh("passwords", `{"mode": "otp"}`, `{"name": "deploy", "allowed_users": ["deploy"], "cidr_list": ["10.0.0.0/8"]}`)
+		for _, name := range []string{"one", "passwords", "none"} {
+			_, err := w.leases.RevocationList(context.Background(), tenant, name)
+			w.wantCode(err, fault.EngineNotFound)
+		}
+		_, err := w.leases.RevocationList(context.Background(), tenant, "hosts")
+		w.must(err)
+		w.putQuarantine(quarantine.State{Active: true, Reason: quarantine.ReasonRestored, Since: time.Now()})
+		_, err = w.leases.RevocationList(context.Background(), tenant, "hosts")
+		w.wantCode(err, fault.ServiceUnavailable)
+		w.putQuarantine(quarantine.State{})
+		time.Sleep(engine.ListAge)
+		w.store.mu.Lock()
+		w.store.dead = true
+		w.store.mu.Unlock()
+		_, err = w.leases.RevocationList(context.Background(), tenant, "hosts")
+		w.wantCode(err, fault.ServiceUnavailable)
+	})
+}
+
+// TestVerify: a password that a fence covers is dead from the fence on, although its row lives still; and
+// so is one of a lease that was never confirmed.
+func TestVerify(t *testing.T) {
+	inWorld(t, func(w *world) {
+		w.ssh("passwords", `{"mode": "otp"}`, `{"name": "deploy", "allowed_users": ["deploy"], "cidr_list": ["10.0.0.0/8"]}`)
+		ctx, app, admin := context.Background(), w.caller("app"), w.caller("admin")
+		password := func() (id string, p engine.Presented) {
+			t.Helper()
+			made, err := w.leases.Issue(ctx, app, "passwords", "deploy", api.CredsRequest{}, []byte(`{"ip": "10.1.2.3"}`))
+			w.must(err)
+			return made.LeaseID, engine.Presented{Secret: statement.Secret(made.Data["otp"]), Username: "deploy", Address: "10.1.2.3"}
+		}
+		id, p := password()
+		_, err := w.leases.Verify(ctx, app, "passwords", p)
+		w.wantCode(err, fault.AccessDenied)
+		used, err := w.leases.Verify(ctx, admin, "passwords", p)
+		w.must(err)
+		if used.LeaseID != id || used.Role != "deploy" {
+			t.Errorf("%+v", used)
+		}
+		w.wantDead(id, api.ReasonUsed)
+		_, err = w.leases.Verify(ctx, admin, "passwords", p)
+		w.wantCode(err, fault.Forbidden)
+
+		id, p = password()
+		w.must(w.base.Write(ctx, func(tx store.Tx) error {
+			if err := tx.LockTenant(tenant, true); err != nil {
+				return err
+			}
+			return tx.AddFence(&store.Fence{Tenant: tenant, EngineID: w.row(id).EngineID, Reason: api.ReasonPrefix, By: "user:admin", At: tx.Now()})
+		}))
+		if w.row(id).Status != api.LeaseActive {
+			t.Fatal("the fence is marked already: this shows nothing")
+		}
+		_, err = w.leases.Verify(ctx, admin, "passwords", p)
+		w.wantCode(err, fault.Forbidden)
+
+		id, p = password()
+		w.must(w.base.Write(ctx, func(tx store.Tx) error {
+			_, err := tx.UpdateLease(id, func(l *store.Lease) error { l.Status = api.LeaseIssuing; return nil })
+			return err
+		}))
+		_, err = w.leases.Verify(ctx, admin, "passwords", p)
+		w.wantCode(err, fault.Forbidden)
+	})
+}

@@ -1,0 +1,78 @@
+#!/usr/bin/env bash
+# Brings the OpenSSH that the tests run: sshd, ssh, ssh-keygen, ssh-agent,
+# ssh-add, and sshpass.
+#
+#   scripts/install-sshd.sh [EXCEPTIONS]
+#
+# What is in PATH is kept. Else Debian's packages are unpacked into the
+# git-ignored .cache/ssh, which needs no root, starts nothing and leaves the
+# machine's packages and apt's own state alone. Safe to run again; needs no
+# network once all are there.
+#
+# The tests give sshd users and PAM lines of its own in a mount namespace, for
+# which they must be root. Where they are not, that is a declared exception: its
+# line goes into the file EXCEPTIONS, and the tests leave sshd out.
+set -euo pipefail
+
+repo=$(cd "$(dirname "$0")/.." && pwd -P)
+cache=$repo/.cache/ssh
+exceptions=${1:-/dev/stderr}
+
+suite=bookworm
+keyring=/usr/share/keyrings/debian-archive-keyring.gpg
+mirror=http://deb.debian.org/debian
+programs="sshd ssh ssh-keygen ssh-agent ssh-add sshpass"
+packages="openssh-server openssh-client sshpass"
+# Neither PAM nor what else every Debian has: sshd must use the machine's own.
+libraries="libwrap0 libgssapi-krb5-2 libkrb5-3 libk5crypto3 libkrb5support0 libkeyutils1 libcom-err2 libssl3 libedit2 libbsd0 libmd0 libfido2-1 libcbor0.8"
+
+say() { printf 'sshd: %s\n' "$*" >&2; }
+
+# present tells whether every program can be run from somewhere.
+present() {
+	local program
+	for program in $programs; do
+		[ -x "$cache/bin/$program" ] || PATH=$PATH:/usr/sbin:/usr/local/sbin command -v "$program" >/dev/null || return 1
+	done
+}
+
+# apt with a state of its own: apt verifies the signatures, as always.
+apt() {
+	apt-get -qq -o Dir::Etc::sourcelist="$cache/sources.list" -o Dir::Etc::sourceparts=- \
+		-o Dir::State::lists="$cache/lists" -o Dir::Cache="$cache/archives" -o APT::Sandbox::User=root "$@" >&2
+}
+
+unpack() (
+	command -v apt-get >/dev/null && command -v dpkg-deb >/dev/null || { say "there is no apt-get here to download with"; exit 1; }
+	[ -r "$keyring" ] || { say "there is no $keyring to verify packages by"; exit 1; }
+	mkdir -p "$cache/lists/partial" "$cache/archives/archives/partial"
+	printf 'deb [signed-by=%s] %s %s main\n' "$keyring" "$mirror" $suite "$keyring" $mirror-security $suite-security >"$cache/sources.list"
+	work=$(mktemp -d "$cache/.new.XXXXXX")
+	trap 'rm -rf "$work"' EXIT
+	cd "$work"
+	say "downloading (about 6 MB)"
+	# shellcheck disable=SC2086 # several packages
+	apt update && apt download $packages $libraries || exit 1
+	for package in *.deb; do
+		dpkg-deb -x "$package" root
+	done
+	mkdir -p bin lib
+	for program in $programs; do
+		cp "$(find root/usr/bin root/usr/sbin -name "$program" -type f)" bin/
+	done
+	find root -path '*-linux-gnu*' -name '*.so*' -exec cp -a {} lib/ \;
+	[[ $(LD_LIBRARY_PATH=$PWD/lib bin/sshd -h 2>&1) == *OpenSSH_* ]] || { say "Debian's build does not run on this machine"; exit 1; }
+	rm -rf "${cache:?}/bin" "${cache:?}/lib"
+	mv bin lib "$cache/"
+)
+
+mkdir -p "$cache"
+rm -f "$cache/no-sshd"
+if ! present; then
+	unpack || { say "it could not be downloaded: install $packages"; exit 1; }
+fi
+say "$(LD_LIBRARY_PATH=$cache/lib PATH=$cache/bin:$PATH ssh -V 2>&1)"
+if ! unshare --mount true 2>/dev/null; then
+	: >"$cache/no-sshd"
+	echo "sshd is not tested: its users and PAM lines need a mount namespace, and so root (scripts/install-sshd.sh)" >>"$exceptions"
+fi
