@@ -46,7 +46,7 @@ func TestCrashMatrix(t *testing.T) {
 			}
 		}
 	})
-	t.Log(m.table() + remarks)
+	t.Log(t.Name() + ":" + m.table() + remarks)
 }
 
 // startSource starts a server whose log tells what was asked of it.

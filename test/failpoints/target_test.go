@@ -66,7 +66,7 @@ func playAll(t *testing.T, variants []variant, exceptions map[failpoint.Point]st
 	var store *pgtest.Server
 	if full() {
 		store = pgtest.Start(t, 17)
-		t.Cleanup(func() { t.Logf("%sexceptions: %v", m.table(), exceptions) }) // behind all subtests
+		t.Cleanup(func() { t.Logf("%s:%sexceptions: %v", t.Name(), m.table(), exceptions) }) // behind all subtests
 	}
 	for _, v := range variants {
 		for _, s := range v.scenarios {
