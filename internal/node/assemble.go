@@ -9,6 +9,7 @@ import (
 
 	"github.com/scaivault/scaivault/api"
 	"github.com/scaivault/scaivault/engine/builtin"
+	"github.com/scaivault/scaivault/engine/custom"
 	"github.com/scaivault/scaivault/internal/access"
 	"github.com/scaivault/scaivault/internal/audit"
 	"github.com/scaivault/scaivault/internal/clock"
@@ -67,7 +68,7 @@ func (n *Node) assemble(ctx context.Context, o Options, metricsListener net.List
 
 	secrets := secret.New(p.store, door, keys)
 	sources := source.New(source.Config{
-		Store: p.store, Door: door, Secrets: secrets, Keys: keys, EndBindings: access.EndBindings, Types: append(builtin.Types(), o.Engines...),
+		Store: p.store, Door: door, Secrets: secrets, Keys: keys, EndBindings: access.EndBindings, Types: append(builtin.Types(custom.Host{}), o.Engines...),
 		Namer: statement.NewNamer(p.store.Installation(), nameKey, nil), Dial: n.dialer(metricsListener).DialContext, Logger: n.log,
 	})
 	leases := lease.New(lease.Config{Store: p.store, Clock: guard, Door: door, Sources: sources, Metrics: p.metrics, Logger: n.log})
