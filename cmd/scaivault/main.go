@@ -6,12 +6,16 @@ import (
 	"os"
 
 	"github.com/scaivault/scaivault/internal/cli"
+	"github.com/scaivault/scaivault/internal/sandbox"
 )
 
 // version is set by the linker, see the Makefile.
 var version string //nolint:gochecknoglobals // the linker sets variables only
 
 func main() {
+	if len(os.Args) > 1 && os.Args[1] == sandbox.Argument {
+		os.Exit(sandbox.Main(os.Args[2:]))
+	}
 	os.Exit(cli.Main(context.Background(), cli.Process{
 		Version: version,
 		Args:    os.Args[1:], Environ: os.Environ(),

@@ -30,9 +30,7 @@ func (e *Engine) Check(ctx context.Context) engine.Health {
 		}
 		return h
 	}
-	for _, w := range found.Warnings[:min(len(found.Warnings), maxWarnings)] {
-		h.Warnings = append(h.Warnings, e.shown(w, maxWarning))
-	}
+	h.Warnings = found.Warnings
 	if e.source != "" && e.identity(found) != e.source {
 		h.Status, h.Error = "misconfigured", "the program works on another source than when it was opened"
 	}
@@ -41,13 +39,17 @@ func (e *Engine) Check(ctx context.Context) engine.Health {
 
 // ask calls check. What the program says there is for administrators, and shown.
 func (e *Engine) ask(ctx context.Context) (*checked, error) {
-	found := &checked{known: e.runtime.functions()}
-	if err := e.call(ctx, request{Function: functionCheck}, found); err != nil {
+	found, q := &checked{}, &request{Function: functionCheck}
+	if err := e.call(ctx, q, found); err != nil {
 		return nil, err
 	}
 	if !found.OK {
 		return nil, misconfigured("check the program: it says neither ok nor what is wrong", nil)
 	}
-	found.SourceID = e.shown(found.SourceID, maxSourceID)
+	found.SourceID = printable(found.SourceID, maxSourceID)
+	found.Warnings = found.Warnings[:min(len(found.Warnings), maxWarnings)]
+	for i, w := range found.Warnings {
+		found.Warnings[i] = q.shown(w, maxWarning)
+	}
 	return found, nil
 }

@@ -55,8 +55,8 @@ type Engine struct {
 	options engine.Options
 	log     *slog.Logger
 	runtime runtime
-	source  string // its identity
-	can     map[string]bool
+	source  string          // its identity
+	can     map[string]bool // the functions of those that are not required
 
 	all     chan struct{} // one token per call under way
 	issuing chan struct{} // one token per call under way that is no revocation
@@ -73,12 +73,12 @@ func (t Type) Open(ctx context.Context, o engine.Options) (engine.Engine, error)
 	e := &Engine{
 		config: c, options: o, log: o.Logger,
 		all: make(chan struct{}, *c.MaxOpenConnections), issuing: make(chan struct{}, *c.MaxOpenConnections-1),
-		closed: make(chan struct{}),
+		can: map[string]bool{}, closed: make(chan struct{}),
 	}
 	if e.log == nil {
 		e.log = slog.New(slog.DiscardHandler)
 	}
-	if e.runtime, err = t.runtime(c, o); err != nil {
+	if e.runtime, err = t.runtime(c, e.log); err != nil {
 		return nil, err
 	}
 	found, err := e.ask(ctx)
@@ -86,7 +86,10 @@ func (t Type) Open(ctx context.Context, o engine.Options) (engine.Engine, error)
 		e.Close()
 		return nil, err
 	}
-	e.source, e.can = e.identity(found), found.can()
+	e.source = e.identity(found)
+	for _, f := range append(found.Functions, e.runtime.functions()...) {
+		e.can[f] = true
+	}
 	if e.can[functionList] {
 		return listing{e}, nil
 	}

@@ -1,12 +1,14 @@
 package custom
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"strings"
 	"unicode"
 
 	"github.com/scaivault/scaivault/engine"
+	"github.com/scaivault/scaivault/internal/strictjson"
 )
 
 // Codes of what went wrong with a program, in the details of the error that a caller gets. They are
@@ -35,14 +37,17 @@ func (r replyError) Error() string { return "the reply is not to be taken: " + s
 
 // broken is the error of a call without a usable reply. After an issuance nobody knows what is left at
 // the source; with everything else the next try finds out.
-func (e *Engine) broken(function string, err error) error {
+func (e *Engine) broken(q *request, err error) error {
 	var f *failure
 	if !errors.As(err, &f) {
 		f = &failure{codeExit, err}
 	}
-	e.log.Warn("a program failed", "function", function, "program", e.config.program(), "code", f.code, "error", e.shown(f.err.Error(), maxMessage))
+	function := q.Function
+	e.log.Warn("a program failed", "function", function, "program", e.config.program(), "code", f.code, "error", q.shown(f.err.Error(), maxMessage))
 	reason := function + " by " + e.config.program() + ": " + f.code
 	switch {
+	case f.code == codeStart && errors.Is(f.err, context.DeadlineExceeded):
+		return busy("there was no time left to run "+e.config.program(), f)
 	case f.code == codeStart:
 		return failed(engine.Misconfigured, f.code, reason)
 	case function == functionIssue:
@@ -55,7 +60,7 @@ func (e *Engine) broken(function string, err error) error {
 	return failed(engine.Refused, f.code, reason)
 }
 
-// complaints are the failures that a program can tell, and what they leave at the source.
+// complaintKind knows the failures that a program can tell of, and what they leave at the source.
 func complaintKind(kind string) (engine.Kind, bool) {
 	k, ok := map[string]engine.Kind{
 		"refused":       engine.Refused,
@@ -72,35 +77,38 @@ func complaintKind(kind string) (engine.Kind, bool) {
 const maxMessage = 500
 
 // read takes a reply apart: the program's complaint, or what the function gives.
-func (e *Engine) read(function string, reply json.RawMessage, into any) error {
+func (e *Engine) read(q *request, reply json.RawMessage, into any) error {
 	var either struct {
 		Error *complaint `json:"error"`
 	}
-	if err := json.Unmarshal(reply, &either); err != nil {
-		return e.broken(function, &failure{codeReply, replyError("it is no JSON object of the function's form")})
+	if json.Unmarshal(reply, &either) == nil && either.Error != nil {
+		into = &either
 	}
-	if either.Error == nil {
-		if err := json.Unmarshal(reply, into); err != nil {
-			return e.broken(function, &failure{codeReply, replyError("it is no JSON object of the function's form")})
-		}
+	decode := strictjson.Decode
+	if q.Function == functionList { // of more values than a request may hold
+		decode = json.Unmarshal
+	}
+	if err := decode(reply, into); err != nil {
+		return e.broken(q, &failure{codeReply, replyError(err.Error())})
+	}
+	if into != &either {
 		return nil
 	}
 	kind, known := complaintKind(either.Error.Kind)
 	if !known {
-		return e.broken(function, &failure{codeReply, replyError("error.kind is not known")})
+		return e.broken(q, &failure{codeReply, replyError("error.kind is not known")})
 	}
-	message := e.shown(either.Error.Message, maxMessage)
-	e.log.Warn("a program refused", "function", function, "program", e.config.program(), "kind", either.Error.Kind, "message", message)
-	reason := function + " by " + e.config.program() + ": it says " + either.Error.Kind
-	if function == functionCheck && message != "" { // whoever asks for the health administers the engine
+	message := q.shown(either.Error.Message, maxMessage)
+	e.log.Warn("a program refused", "function", q.Function, "program", e.config.program(), "kind", either.Error.Kind, "message", message)
+	reason := q.Function + " by " + e.config.program() + ": it says " + either.Error.Kind
+	if q.Function == functionCheck && message != "" { // whoever asks for the health administers the engine
 		reason += ": " + message
 	}
 	return failed(kind, codeRefused, reason)
 }
 
-// shown is a text of a program as people may see it: one line, bounded, without the root's secrets.
-func (e *Engine) shown(text string, limit int) string {
-	text = e.scrub(text)
+// printable is a text as one line, cut at limit bytes.
+func printable(text string, limit int) string {
 	text = strings.Map(func(r rune) rune {
 		if unicode.IsPrint(r) {
 			return r

@@ -69,11 +69,11 @@ func (e *Engine) Issue(ctx context.Context, p *engine.Plan) (engine.Recipe, erro
 	until := p.ExpiresAt.UTC()
 	q.ExpiresAt = &until
 	var made issued
-	if err := e.call(ctx, q, &made); err != nil {
+	if err := e.call(ctx, &q, &made); err != nil {
 		return nil, err
 	}
 	if why := made.wrong(p.Username); why != "" {
-		return nil, e.broken(functionIssue, &failure{code: codeReply, err: replyError(why)})
+		return nil, e.broken(&q, &failure{code: codeReply, err: replyError(why)})
 	}
 	if p.Data == nil {
 		p.Data = map[string]statement.Secret{}

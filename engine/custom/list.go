@@ -12,7 +12,7 @@ type listing struct{ *Engine }
 // List implements engine.Lister. Names that are not this installation's are left out (law L11).
 func (l listing) List(ctx context.Context) ([]engine.Account, error) {
 	var found listed
-	if err := l.call(ctx, request{Function: functionList}, &found); err != nil {
+	if err := l.call(ctx, &request{Function: functionList}, &found); err != nil {
 		return nil, err
 	}
 	var accounts []engine.Account

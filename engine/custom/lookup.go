@@ -14,7 +14,8 @@ func (e *Engine) Lookup(ctx context.Context, raw engine.Recipe) (engine.Presence
 		return engine.Presence{State: engine.Unusable}, err
 	}
 	var found lookedUp
-	if err := e.call(ctx, r.request(functionLookup), &found); err != nil {
+	q := r.request(functionLookup)
+	if err := e.call(ctx, &q, &found); err != nil {
 		return engine.Presence{}, err
 	}
 	switch found.State {
@@ -30,5 +31,5 @@ func (e *Engine) Lookup(ctx context.Context, raw engine.Recipe) (engine.Presence
 		}
 		return engine.Presence{State: engine.Usable, Recipe: r.encode()}, nil
 	}
-	return engine.Presence{}, e.broken(functionLookup, &failure{code: codeReply, err: replyError("state is none of absent, unusable, usable and foreign")})
+	return engine.Presence{}, e.broken(&q, &failure{code: codeReply, err: replyError("state is none of absent, unusable, usable and foreign")})
 }

@@ -53,10 +53,14 @@ func (q *request) encode() ([]byte, error) {
 	for name, value := range q.Root {
 		root[name] = value.Reveal()
 	}
-	return json.Marshal(struct {
+	var b bytes.Buffer
+	encoder := json.NewEncoder(&b)
+	encoder.SetEscapeHTML(false) // for those who read it with a shell
+	err := encoder.Encode(struct {
 		*request
 		Root map[string]string `json:"root"`
 	}{q, root})
+	return b.Bytes(), err
 }
 
 // complaint is a failure that the program tells of itself, in place of a reply.
@@ -65,15 +69,13 @@ type complaint struct {
 	Message string `json:"message"`
 }
 
-// The replies. A reply may hold fields that are not known here: those of later versions.
+// The replies. A field that is not known here is an error: it is a misspelt one.
 type (
 	checked struct {
 		OK        bool     `json:"ok"`
 		SourceID  string   `json:"source_id"`
-		Functions []string `json:"functions"`
+		Functions []string `json:"functions"` // of those that are not required
 		Warnings  []string `json:"warnings"`
-
-		known []string // by the runtime
 	}
 	issued struct {
 		Data   map[string]string `json:"data"`
@@ -96,15 +98,6 @@ type (
 		} `json:"accounts"`
 	}
 )
-
-// can are the functions that there are.
-func (c *checked) can() map[string]bool {
-	can := map[string]bool{functionCheck: true, functionIssue: true, functionRevoke: true}
-	for _, f := range append(c.Functions, c.known...) {
-		can[f] = true
-	}
-	return can
-}
 
 // given is a JSON value that is there and not null.
 func given(raw json.RawMessage) bool {

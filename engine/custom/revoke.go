@@ -17,10 +17,11 @@ func (e *Engine) Revoke(ctx context.Context, raw engine.Recipe) (engine.Outcome,
 		return engine.Outcome{}, err
 	}
 	var done revoked
-	if err := e.call(ctx, r.request(functionRevoke), &done); err != nil {
+	q := r.request(functionRevoke)
+	if err := e.call(ctx, &q, &done); err != nil {
 		return engine.Outcome{}, err
 	}
-	return engine.Outcome{Residue: e.shown(done.Residue, maxResidue), EffectiveAt: done.EffectiveAt}, nil
+	return engine.Outcome{Residue: q.shown(done.Residue, maxResidue), EffectiveAt: done.EffectiveAt}, nil
 }
 
 // Renew implements engine.Renewer. Where the program has no such function its source enforces no end,
@@ -33,5 +34,5 @@ func (e *Engine) Renew(ctx context.Context, raw engine.Recipe, until time.Time) 
 	q := r.request(functionRenew)
 	until = until.UTC()
 	q.ExpiresAt = &until
-	return e.call(ctx, q, &renewed{})
+	return e.call(ctx, &q, &renewed{})
 }

@@ -3,21 +3,9 @@ package custom
 import (
 	"context"
 	"encoding/json"
+	"log/slog"
 	"time"
-
-	"github.com/scaivault/scaivault/engine"
 )
-
-// Host is what the operator of the server says of programs: no part of the API.
-type Host struct {
-	// Programs is the folder of the programs that engines may run; empty for none.
-	Programs string
-	// User is whom they run as, a name or a number; empty for the server's own user, which root
-	// is not.
-	User string
-	// Helper is the command that runs a program confined: this very binary, see internal/sandbox.
-	Helper []string
-}
 
 // runtime runs the functions of one program or script. It is safe for concurrent use.
 type runtime interface {
@@ -36,13 +24,16 @@ type runtime interface {
 const maxReply = 1 << 20
 
 // runtime makes the one that the configuration names. The error is an *engine.Error.
-func (t Type) runtime(c *config, _ engine.Options) (runtime, error) {
+func (t Type) runtime(c *config, log *slog.Logger) (runtime, error) {
+	if c.Runtime == runtimeExec {
+		return newExecutable(t.Host, c, log)
+	}
 	return nil, misconfigured("runtime "+c.Runtime+" is not in this build", nil)
 }
 
 // call runs one function of the program with what every function gets, and reads its reply into
 // into. Of the calls under way one is kept for what is no issuance.
-func (e *Engine) call(ctx context.Context, q request, into any) error {
+func (e *Engine) call(ctx context.Context, q *request, into any) error {
 	ctx, cancel := context.WithTimeout(ctx, e.config.OperationTimeout.Std())
 	defer cancel()
 	done, err := e.turn(ctx, q.Function == functionIssue)
@@ -55,11 +46,11 @@ func (e *Engine) call(ctx context.Context, q request, into any) error {
 	q.Deadline = deadline.UTC().Truncate(time.Millisecond)
 	q.Parameters.Engine = e.config.Parameters
 	q.Root = e.options.Root
-	reply, err := e.runtime.call(ctx, &q)
+	reply, err := e.runtime.call(ctx, q)
 	if err != nil {
-		return e.broken(q.Function, err)
+		return e.broken(q, err)
 	}
-	return e.read(q.Function, reply, into)
+	return e.read(q, reply, into)
 }
 
 // turn waits until a call may begin.

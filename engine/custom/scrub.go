@@ -2,6 +2,8 @@ package custom
 
 import (
 	"encoding/json"
+	"log/slog"
+	"slices"
 	"strings"
 )
 
@@ -9,28 +11,66 @@ const (
 	redacted = "[redacted]"
 	// shortestSecret keeps a port or a short word among the root's fields from blacking out every log.
 	shortestSecret = 6
+
+	maxLines = 50
+	maxLine  = 500
 )
 
-// scrub takes the root's secrets and those given out of a text that a program wrote, in the forms in
-// which they usually stand there.
-func (e *Engine) scrub(text string, more ...string) string {
-	for _, value := range e.options.Root {
-		more = append(more, value.Reveal())
+// said logs what a program wrote beside its reply, line by line, without the secrets that it was given
+// and those that its reply gives.
+func (q *request) said(log *slog.Logger, text string, reply json.RawMessage) {
+	secrets := append(q.secrets(), secretsOf(reply)...)
+	lines := strings.Split(strings.TrimSpace(scrub(text, secrets)), "\n")
+	for i, line := range lines {
+		if i == maxLines {
+			log.Warn("a program said more than is logged", "function", q.Function, "lines", len(lines)-maxLines)
+			return
+		}
+		if line != "" {
+			log.Info("a program said", "function", q.Function, "name", q.Name, "text", printable(line, maxLine))
+		}
 	}
-	return scrub(text, more)
 }
 
+// secrets are the root's.
+func (q *request) secrets() (values []string) {
+	for _, value := range q.Root {
+		values = append(values, value.Reveal())
+	}
+	return values
+}
+
+// secretsOf are those of an issuance's reply, if it is one.
+func secretsOf(reply json.RawMessage) (values []string) {
+	var made issued
+	if json.Unmarshal(reply, &made) != nil {
+		return nil
+	}
+	for field, value := range made.Data {
+		if !slices.Contains(made.Public, field) {
+			values = append(values, value)
+		}
+	}
+	return values
+}
+
+// scrub takes secrets out of a text, in the forms in which they usually stand there.
 func scrub(text string, secrets []string) string {
 	for _, secret := range secrets {
 		quoted, err := json.Marshal(secret)
 		if err != nil {
 			continue
 		}
-		for _, form := range append(strings.Split(secret, "\n"), secret, strings.Trim(string(quoted), `"`)) {
+		for _, form := range append([]string{secret, strings.Trim(string(quoted), `"`)}, strings.Split(secret, "\n")...) {
 			if len(form) >= shortestSecret {
 				text = strings.ReplaceAll(text, form, redacted)
 			}
 		}
 	}
 	return text
+}
+
+// shown is a text of a program as people may see it: one line, bounded, without the root's secrets.
+func (q *request) shown(text string, limit int) string {
+	return printable(scrub(text, q.secrets()), limit)
 }

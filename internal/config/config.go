@@ -40,6 +40,9 @@ type Config struct {
 	LeaseRetention time.Duration
 	AuditRetention time.Duration
 	AuditSinks     []string // as audit.OpenSink reads them
+
+	ProgramsDir  string // of the programs that custom engines may run; "" for none
+	ProgramsUser string // whom they run as, a name or UID:GID; "" for the server's own user
 }
 
 // Setting is one value that can be set: by environment variable Env, or by flag Flag.
@@ -68,6 +71,8 @@ func Settings() []Setting {
 		{Env: "LEASE_RETENTION", Default: "30d", Doc: "how long ended leases are kept"},
 		{Env: "AUDIT_RETENTION", Default: year, Doc: "how long audit entries are kept"},
 		{Env: "AUDIT_SINKS", Doc: "where audit entries go besides the store, with commas between: file:PATH, stdout, syslog"},
+		{Env: "CUSTOM_PROGRAMS_DIR", Doc: "folder of the programs that custom engines may run; only root and the server's user may be able to write to it (default none)"},
+		{Env: "CUSTOM_PROGRAMS_USER", Doc: "user that these programs run as, a name or UID:GID; needed where the server runs as root (default the server's own)"},
 	}
 	for i := range settings {
 		settings[i].Flag = strings.ReplaceAll(strings.ToLower(strings.TrimPrefix(settings[i].Env, "SCAIVAULT_")), "_", "-")
@@ -106,6 +111,8 @@ func Load(lookup func(env string) (string, bool)) (*Config, error) {
 		LeaseRetention: l.retention("LEASE_RETENTION"),
 		AuditRetention: l.retention("AUDIT_RETENTION"),
 		AuditSinks:     strings.FieldsFunc(l.values["AUDIT_SINKS"], func(r rune) bool { return r == ',' }),
+		ProgramsDir:    l.values["CUSTOM_PROGRAMS_DIR"],
+		ProgramsUser:   l.values["CUSTOM_PROGRAMS_USER"],
 	}
 	if c.SealKeyFile == "" {
 		c.SealKeyFile = filepath.Join(c.DataDir, "seal.key")

@@ -1,0 +1,68 @@
+package sandbox
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+)
+
+// set binds this process, and all that come of it.
+func (l Limits) set(u *User) error {
+	uid := os.Getuid()
+	if u != nil {
+		uid = int(u.UID)
+	}
+	for _, limit := range []struct {
+		resource int
+		value    uint64
+		what     string
+	}{
+		{unix.RLIMIT_CORE, 0, "core files"},
+		{unix.RLIMIT_DATA, uint64(l.Memory), "memory"},
+		{unix.RLIMIT_FSIZE, uint64(l.FileSize), "size of files"},
+		{unix.RLIMIT_NOFILE, uint64(l.OpenFiles), "open files"},
+		// The kernel counts all of the user's processes, not only the program's.
+		{unix.RLIMIT_NPROC, uint64(l.Processes + tasksOf(uid)), "processes"},
+	} {
+		var now syscall.Rlimit
+		if err := syscall.Getrlimit(limit.resource, &now); err != nil {
+			return errors.New("read its limit of " + limit.what + ": " + err.Error())
+		}
+		value := min(limit.value, now.Max) // a stricter one of the host's stays
+		if err := syscall.Setrlimit(limit.resource, &syscall.Rlimit{Cur: value, Max: value}); err != nil {
+			return errors.New("limit its " + limit.what + ": " + err.Error())
+		}
+	}
+	return nil
+}
+
+// tasksOf counts the threads of a user.
+func tasksOf(uid int) (n int) {
+	files, _ := filepath.Glob("/proc/[0-9]*/status") // the pattern is well formed
+	for _, name := range files {
+		status, err := os.ReadFile(name)
+		if err != nil {
+			continue // ended meanwhile
+		}
+		var owner, threads int
+		for line := range strings.SplitSeq(string(status), "\n") {
+			fields := strings.Fields(line)
+			switch {
+			case len(fields) < 2:
+			case fields[0] == "Uid:":
+				owner, _ = strconv.Atoi(fields[1]) // a number
+			case fields[0] == "Threads:":
+				threads, _ = strconv.Atoi(fields[1]) // a number
+			}
+		}
+		if owner == uid {
+			n += threads
+		}
+	}
+	return n
+}
