@@ -250,10 +250,15 @@ type Account struct {
 
 // RootRotator changes the root credentials at the source.
 type RootRotator interface {
-	// PlanRoot makes the candidate: the root secret's fields with a new secret part. No contact
-	// with the source, so that the candidate can be made durable first (law L9).
+	// PlanRoot makes the candidate: the root secret's fields with a new secret part. It has no
+	// contact with the source, so that the candidate can be made durable first (law L9). Only where
+	// it is the source that makes secrets (the access keys of a cloud), the candidate is made there
+	// beside the present root, which is left as it is. One that was lost before it was durable is
+	// nobody's: the next PlanRoot ends it, and must tell it from what somebody else made there.
 	PlanRoot(ctx context.Context) (map[string]statement.Secret, error)
-	// SetRoot makes the source accept the candidate, and proves it by a new connection. Idempotent.
+	// SetRoot makes the source accept the candidate, proves it by a new connection, and ends what
+	// the source may have accepted beside it. Idempotent. Once it may have ended the former root it
+	// never answers Refused, on which the candidate is forgotten.
 	SetRoot(ctx context.Context, candidate map[string]statement.Secret) error
 }
 

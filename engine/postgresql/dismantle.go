@@ -20,16 +20,7 @@ const sessionPatience = 5 * time.Second
 // gave, prepared transactions, or statements of its own for its end. It has
 // been disabled already. Every step can be repeated.
 func (e *Engine) dismantle(ctx context.Context, v *victim) error {
-	name := v.recipe.Username
-	if v.found {
-		if err := e.inMain(ctx, e.mainOf(v.recipe), func(c *conn) error {
-			_, err := c.guarded(ctx, revokingAccount, []fence{e.sameServer()}, v.recipe.rightsOver().lend(name))
-			return err
-		}); err != nil {
-			return plain(err)
-		}
-	}
-	if err := e.inMain(ctx, e.mainOf(v.recipe), func(c *conn) error { return e.endSessions(ctx, c, v.oid) }); err != nil {
+	if err := e.endSessionsOf(ctx, v); err != nil {
 		return plain(err)
 	}
 	if !v.found {
@@ -52,6 +43,60 @@ func (e *Engine) dismantle(ctx context.Context, v *victim) error {
 	return plainOrNil(e.finish(ctx, v, residue))
 }
 
+// endSessionsOf makes root a member of an account that exists, which everything after it needs, and
+// ends its sessions. A root without pg_signal_backend may do that by the membership alone, and the
+// source's own memory of who is a member of what can be older than the grant when others are granted at
+// the same time (seen on 16): a membership that is taken back and given anew makes it look again.
+func (e *Engine) endSessionsOf(ctx context.Context, v *victim) error {
+	lend := func(before ...string) error {
+		return e.inMain(ctx, e.mainOf(v.recipe), func(c *conn) error {
+			_, err := c.guarded(ctx, revokingAccount, []fence{e.sameServer()}, message(append(before, v.recipe.rightsOver().lend(v.recipe.Username))...))
+			return err
+		})
+	}
+	end := func(right endRight) error {
+		return e.inMain(ctx, e.mainOf(v.recipe), func(c *conn) error { return e.endSessions(ctx, c, v.oid, right) })
+	}
+	if !v.found {
+		return end(e.traits.endRight())
+	}
+	if err := lend(); err != nil {
+		return err
+	}
+	err := end(e.traits.endRight())
+	if engine.KindOf(err) == engine.Misconfigured {
+		if err := lend(v.recipe.rightsOver().giveBack(v.recipe.Username)); err != nil {
+			return err
+		}
+		err = end(asMember)
+	}
+	return err
+}
+
+// endRight is by what right sessions are ended.
+type endRight int
+
+const (
+	asSignaller endRight = iota // root itself has pg_signal_backend, whatever role the connection acts in
+	asMember                    // of the account, which the connection's role was made
+)
+
+func (t traits) endRight() endRight {
+	if t.signal {
+		return asSignaller
+	}
+	return asMember
+}
+
+// terminate is a message that ends the sessions of a condition; more are statements of the same message.
+func terminate(right endRight, condition string, more ...string) string {
+	statements := append([]string{"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE " + condition}, more...)
+	if right == asSignaller {
+		statements = append([]string{"SET LOCAL ROLE NONE"}, statements...)
+	}
+	return message(statements...)
+}
+
 // inMain runs f on a revoking connection to the engine's own database.
 func (e *Engine) inMain(ctx context.Context, at place, f func(*conn) error) error {
 	return e.insist(ctx, func() error { return e.pool.with(ctx, revoking, at, f) })
@@ -59,16 +104,15 @@ func (e *Engine) inMain(ctx context.Context, at place, f func(*conn) error) erro
 
 // endSessions ends every session of an account, found by its oid: it stays when
 // the session changes its role, and when the account is dropped.
-func (e *Engine) endSessions(ctx context.Context, c *conn, oid uint32) error {
+func (e *Engine) endSessions(ctx context.Context, c *conn, oid uint32, right endRight) error {
 	if oid == 0 {
 		return nil
 	}
 	id := oidText(oid)
 	deadline := time.Now().Add(sessionPatience)
 	for pause := 5 * time.Millisecond; ; pause = min(2*pause, 200*time.Millisecond) {
-		answer, err := c.guarded(ctx, "end the sessions of a credential", nil, message(
-			"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usesysid = "+id,
-			"SELECT count(*) FROM pg_stat_activity WHERE usesysid = "+id))
+		answer, err := c.guarded(ctx, "end the sessions of a credential", nil,
+			terminate(right, "usesysid = "+id, "SELECT count(*) FROM pg_stat_activity WHERE usesysid = "+id))
 		switch {
 		case code(err) == codeNoPrivilege:
 			return misconfigured("end the sessions of a credential: root may not: run GRANT pg_signal_backend TO "+statement.QuoteIdent(e.root.Username), err)
@@ -237,7 +281,7 @@ func (e *Engine) finish(ctx context.Context, v *victim, residue []string) error 
 		}
 	}
 	e.late.add(e.lookLate, v.oid, v.recipe.Username)
-	return e.inMain(ctx, e.mainOf(v.recipe), func(c *conn) error { return e.endSessions(ctx, c, v.oid) })
+	return e.inMain(ctx, e.mainOf(v.recipe), func(c *conn) error { return e.endSessions(ctx, c, v.oid, e.traits.endRight()) })
 }
 
 // leaveShell takes every membership from an account that cannot be dropped, in
@@ -270,5 +314,5 @@ func (e *Engine) leaveShell(ctx context.Context, v *victim, residue []string) er
 	slices.Sort(residue)
 	v.outcome.Residue = "the account is without login, password, session and membership, but cannot be dropped; it holds " +
 		strings.Join(slices.Compact(residue), "; ")
-	return e.inMain(ctx, e.mainOf(v.recipe), func(c *conn) error { return e.endSessions(ctx, c, v.oid) })
+	return e.inMain(ctx, e.mainOf(v.recipe), func(c *conn) error { return e.endSessions(ctx, c, v.oid, e.traits.endRight()) })
 }

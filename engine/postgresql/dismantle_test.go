@@ -10,17 +10,22 @@ import (
 	"github.com/scaivault/scaivault/test/pgtest"
 )
 
-// everyWay runs a test for each set-up of root on the versions that differ.
-func everyWay(t *testing.T, test func(t *testing.T, s *source)) {
+// setup is a way to set root up, on a version.
+type setup struct {
+	major int
+	way   way
+}
+
+// everyWay runs a test for each set-up of root on the versions that differ, and for those given beside
+// them.
+func everyWay(t *testing.T, test func(t *testing.T, s *source), more ...setup) {
 	t.Helper()
 	t.Parallel()
-	for _, major := range []int{15, 17} {
-		for _, w := range []way{createRole, definer} {
-			t.Run(fmt.Sprintf("%d/%s", major, w), func(t *testing.T) {
-				t.Parallel()
-				test(t, newSource(t, pgtest.Shared(t, major), w))
-			})
-		}
+	for _, on := range append([]setup{{15, createRole}, {15, definer}, {17, createRole}, {17, definer}}, more...) {
+		t.Run(fmt.Sprintf("%d/%s", on.major, on.way), func(t *testing.T) {
+			t.Parallel()
+			test(t, newSource(t, pgtest.Shared(t, on.major), on.way))
+		})
 	}
 }
 

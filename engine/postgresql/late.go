@@ -83,7 +83,7 @@ func (e *Engine) lookLate() {
 		for _, row := range answer.last() {
 			oid := parseOID(row[0])
 			e.log.Error("a session outlived its dropped account: a login was under way", "username", oids[oid])
-			if err := e.endSessions(ctx, c, oid); err != nil {
+			if err := e.endSessions(ctx, c, oid, e.traits.endRight()); err != nil {
 				l.mu.Lock()
 				l.found++
 				l.mu.Unlock()

@@ -277,7 +277,7 @@ func (b batch) endSessions(ctx context.Context, victims []*victim) (map[uint32]t
 				return nil, err
 			}
 		}
-		if _, err := b.c.guarded(ctx, revokingAccount, nil, "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usesysid IN ("+strings.Join(oids, ",")+")"); err != nil {
+		if _, err := b.c.guarded(ctx, revokingAccount, nil, terminate(b.e.traits.endRight(), "usesysid IN ("+strings.Join(oids, ",")+")")); err != nil {
 			if code(err) == codeNoPrivilege {
 				return ties, nil // taken one by one, each says what is missing
 			}
@@ -403,7 +403,7 @@ func (b batch) drop(ctx context.Context, victims []*victim) error {
 			continue
 		}
 		v.found = false
-		v.err = b.e.endSessions(ctx, b.c, v.oid)
+		v.err = b.e.endSessions(ctx, b.c, v.oid, b.e.traits.endRight())
 		v.done = true
 	}
 	return nil

@@ -1,14 +1,18 @@
 package postgresql_test
 
 import (
+	"bytes"
 	"context"
+	"net"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
 	"github.com/jackc/pgx/v5"
 
 	"github.com/scaivault/scaivault/engine"
+	"github.com/scaivault/scaivault/engine/postgresql"
 	"github.com/scaivault/scaivault/internal/ident"
 	"github.com/scaivault/scaivault/test/pgtest"
 )
@@ -142,4 +146,55 @@ func TestFailedStatementsKeepNoLock(t *testing.T) {
 	if err := s.server.Superuser(t).QueryRow(t.Context(), "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND objid = 4711").Scan(&held); err != nil || held != 0 {
 		t.Errorf("%d locks are held after the failure, %v", held, err)
 	}
+}
+
+// said keeps what is sent over its connections.
+type said struct {
+	mu   sync.Mutex
+	text bytes.Buffer
+}
+
+func (s *said) dial(ctx context.Context, network, address string) (net.Conn, error) {
+	conn, err := new(net.Dialer).DialContext(ctx, network, address)
+	return sayer{conn, s}, err
+}
+
+type sayer struct {
+	net.Conn
+	said *said
+}
+
+func (c sayer) Write(b []byte) (int, error) {
+	c.said.mu.Lock()
+	c.said.text.Write(b)
+	c.said.mu.Unlock()
+	return c.Conn.Write(b)
+}
+
+// TestSessionsEndedByRight: where root has pg_signal_backend, it ends sessions by that, also on a
+// connection that acts as a maker. Without it, or when it lost it, it does so as a member of the account.
+func TestSessionsEndedByRight(t *testing.T) {
+	everyWay(t, func(t *testing.T, s *source) {
+		words := &said{}
+		o := s.options(nil)
+		o.Dial = words.dial
+		e := openEngine(t, o)
+		kill := func(e *postgresql.Engine) {
+			t.Helper()
+			c := issue(t, e, parseRole(t, readItems))
+			open := session{s.server.Connect(t, c.username, c.password, s.db)}
+			defer open.Close()
+			revoke(t, e, c.recipe)
+			if open.Works(t.Context()) || s.roles(t, c.username) != 0 {
+				t.Error("the session or the account outlives its revocation")
+			}
+		}
+		kill(e)
+		if text := words.text.String(); strings.Contains(text, "TO CURRENT_USER") || strings.Contains(text, "lend_account(") {
+			t.Error("root was made a member of the account")
+		}
+		s.server.Exec(t, "REVOKE pg_signal_backend FROM "+s.root)
+		kill(e)
+		kill(s.open(t, nil))
+	}, setup{16, makers})
 }

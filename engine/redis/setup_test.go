@@ -206,7 +206,8 @@ func dead(t testing.TB, s *redistest.Server, c credential) {
 // eventually looks again until something holds.
 func eventually(t testing.TB, what string, holds func() bool) {
 	t.Helper()
-	for deadline := time.Now().Add(time.Minute); !holds(); time.Sleep(20 * time.Millisecond) {
+	// Sentinels that were not given the processor for 2 s do nothing for 30 s.
+	for deadline := time.Now().Add(3 * time.Minute); !holds(); time.Sleep(20 * time.Millisecond) {
 		if time.Now().After(deadline) {
 			t.Fatalf("waited in vain until %s", what)
 		}

@@ -12,6 +12,7 @@ import (
 	"github.com/scaivault/scaivault/internal/failpoint"
 	"github.com/scaivault/scaivault/internal/fault"
 	"github.com/scaivault/scaivault/internal/lock"
+	"github.com/scaivault/scaivault/internal/statement"
 	"github.com/scaivault/scaivault/internal/store"
 )
 
@@ -86,7 +87,7 @@ func (s *Service) rotate(ctx context.Context, pass *access.Pass, e *Engine) (ver
 		return 0, pass.Record(ctx, err)
 	}
 	ctx = context.WithoutCancel(ctx) // whoever goes away leaves no rotation half done
-	hold := 2*(e.Config.ConnectTimeout+e.Config.OperationTimeout) + rotationMargin
+	hold := 3*rootStep(e) + rotationMargin
 	alone, err := lock.Acquire(ctx, s.store, "root/"+e.Tenant+"/"+path, hold)
 	if errors.Is(err, lock.ErrHeld) {
 		err = rotatedElsewhere(e)
@@ -133,8 +134,12 @@ func (s *Service) rotate(ctx context.Context, pass *access.Pass, e *Engine) (ver
 	return version, nil
 }
 
-// rotationMargin is what a rotation may take besides opening the source and changing the root there.
+// rotationMargin is what a rotation may take besides its steps at the source: it is opened, makes the
+// candidate where no other can, and is told to accept it.
 const rotationMargin = 10 * time.Second
+
+// rootStep bounds one step of a rotation at the source.
+func rootStep(e *Engine) time.Duration { return e.Config.ConnectTimeout + e.Config.OperationTimeout }
 
 // ownsRoot refuses to change a root secret that another engine hands to another server: that server
 // would not learn the new one.
@@ -181,7 +186,7 @@ func (s *Service) setRoot(ctx context.Context, e *Engine, h *Handle, alone *lock
 	}
 	next := pending
 	if next == nil || next.From != h.root {
-		fields, err := rotator.PlanRoot(ctx)
+		fields, err := planRoot(ctx, e, rotator)
 		if err != nil {
 			return nil, err
 		}
@@ -191,7 +196,7 @@ func (s *Service) setRoot(ctx context.Context, e *Engine, h *Handle, alone *lock
 		}
 	}
 	failpoint.Hit(failpoint.RootKept)
-	ctx, cancel := context.WithTimeout(ctx, e.Config.ConnectTimeout+e.Config.OperationTimeout)
+	ctx, cancel := context.WithTimeout(ctx, rootStep(e))
 	defer cancel()
 	if err := rotator.SetRoot(ctx, next.fields); err != nil {
 		if engine.KindOf(err) == engine.Refused && next != pending {
@@ -201,6 +206,12 @@ func (s *Service) setRoot(ctx context.Context, e *Engine, h *Handle, alone *lock
 		return nil, err
 	}
 	return next, nil
+}
+
+func planRoot(ctx context.Context, e *Engine, rotator engine.RootRotator) (map[string]statement.Secret, error) {
+	ctx, cancel := context.WithTimeout(ctx, rootStep(e))
+	defer cancel()
+	return rotator.PlanRoot(ctx)
 }
 
 // recoverRoot opens the source with the candidate of a rotation that was cut off, and writes it

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -17,8 +18,13 @@ import (
 
 // atSetRoot makes a fault happen to every root that is set from now on.
 func (w *world) atSetRoot(f leasetest.Fault, then ...func()) {
+	w.at("setroot", f, then...)
+}
+
+// at makes a fault happen to every call of the kind.
+func (w *world) at(op string, f leasetest.Fault, then ...func()) {
 	w.host.SetFault(func(c leasetest.Call) leasetest.Fault {
-		if c.Op != "setroot" {
+		if c.Op != op {
 			return leasetest.Fault{}
 		}
 		for _, fn := range then {
@@ -71,36 +77,54 @@ func TestRotationCutOff(t *testing.T) {
 			crash{fmt.Sprint("before write ", n), func(w *world) { w.store.before = w.nth(n) }, n == 3},
 			crash{fmt.Sprint("after write ", n), func(w *world) { w.store.after = w.nth(n) }, n == 3})
 	}
+	made := append(slices.Clone(crashes),
+		crash{"to be made, not done", func(w *world) { w.at("makeroot", leasetest.Fault{Kind: leasetest.LoseBefore}, w.die) }, false},
+		crash{"made, not answered", func(w *world) { w.at("makeroot", leasetest.Fault{Kind: leasetest.LoseAfter}, w.die) }, false})
 	for _, c := range crashes {
 		t.Run(c.name, func(t *testing.T) {
+			inWorld(t, func(w *world) { w.cutOff(c.plant, c.set) })
+		})
+	}
+	for _, c := range made {
+		t.Run("source makes it/"+c.name, func(t *testing.T) {
 			inWorld(t, func(w *world) {
-				w.mustUse()
-				c.plant(w)
-				if err := w.rotate(); err == nil {
-					t.Fatal("the rotation was not cut off")
+				w.host.MakeRoots()
+				w.cutOff(c.plant, c.set)
+				if n := w.host.Roots(); n != 1 {
+					t.Errorf("the source accepts %d roots", n)
 				}
-				w.die()
-				w.host.SetFault(nil)
-				w.restart()
-				w.mustUse()
-				time.Sleep(2 * time.Minute)
-				w.restart()
-				w.mustUse()
-				version := 1
-				if c.set {
-					version = 2
-				}
-				w.wantRoot(version)
-				if n := w.rotations(); n != version-1 {
-					t.Errorf("%d rotations are in the trail, want %d", n, version-1)
-				}
-				w.mustRotate()
-				w.wantRoot(version + 1)
-				w.restart()
-				w.mustUse()
 			})
 		})
 	}
+}
+
+// cutOff plants a crash in a rotation, after which the source has the next root in the end if set.
+func (w *world) cutOff(plant func(w *world), set bool) {
+	w.Helper()
+	w.mustUse()
+	plant(w)
+	if err := w.rotate(); err == nil {
+		w.Fatal("the rotation was not cut off")
+	}
+	w.die()
+	w.host.SetFault(nil)
+	w.restart()
+	w.mustUse()
+	time.Sleep(2 * time.Minute)
+	w.restart()
+	w.mustUse()
+	version := 1
+	if set {
+		version = 2
+	}
+	w.wantRoot(version)
+	if n := w.rotations(); n != version-1 {
+		w.Errorf("%d rotations are in the trail, want %d", n, version-1)
+	}
+	w.mustRotate()
+	w.wantRoot(version + 1)
+	w.restart()
+	w.mustUse()
 }
 
 // nth dies at its nth call.

@@ -40,16 +40,17 @@ func inMongoDB(t *testing.T, role string) target {
 	source := mongotest.Start(t)
 	source.Do(t, "app", bson.D{{Key: "insert", Value: "things"}, {Key: "documents", Value: bson.A{bson.D{}}}})
 	return target{
-		engine: client.Document{"plugin": "mongodb", "connection_url": "mongodb://{{username}}:{{password}}@" + source.Addr()},
+		engine: "database",
+		config: client.Document{"plugin": "mongodb", "connection_url": "mongodb://{{username}}:{{password}}@" + source.Addr()},
 		form:   client.Document{"database": "app", "roles": []map[string]string{{"role": "read", "db": "app"}}},
-		root:   source.SetUp(t, "../../docs/engines/mongodb.md", "scaivault"),
+		root:   rootOf(source.SetUp(t, "../../docs/engines/mongodb.md", "scaivault")),
 		users: func(t *testing.T) []string {
 			t.Helper()
 			return slices.DeleteFunc(source.Users(t), func(name string) bool { return !strings.HasPrefix(name, "v_"+role+"_") })
 		},
-		login: func(t *testing.T, username, password string) error {
+		login: func(t *testing.T, data map[string]string) error {
 			t.Helper()
-			c := source.Client(username, password, "app")
+			c := source.Client(data["username"], data["password"], "app")
 			defer func() { _ = c.Disconnect(context.Background()) }()
 			return c.Database("app").RunCommand(t.Context(), bson.D{{Key: "find", Value: "things"}}).Err()
 		},

@@ -64,9 +64,10 @@ func inMySQL(t *testing.T, source *mysqltest.Server, form client.Document, role 
 		source.Exec(t, strings.TrimSuffix(strings.ReplaceAll(statement, "'scaivault'", "'"+root+"'"), ";"))
 	}
 	return target{
-		engine: client.Document{"plugin": "mysql", "connection_url": "mysql://{{username}}:{{password}}@" + source.Addr() + "/"},
+		engine: "database",
+		config: client.Document{"plugin": "mysql", "connection_url": "mysql://{{username}}:{{password}}@" + source.Addr() + "/"},
 		form:   form,
-		root:   root,
+		root:   rootOf(root),
 		users: func(t *testing.T) (names []string) {
 			t.Helper()
 			for _, row := range source.Query(t, "SELECT User FROM mysql.user WHERE User LIKE 'v\\_"+role+"\\_%'") {
@@ -74,9 +75,9 @@ func inMySQL(t *testing.T, source *mysqltest.Server, form client.Document, role 
 			}
 			return names
 		},
-		login: func(t *testing.T, username, password string) error {
+		login: func(t *testing.T, data map[string]string) error {
 			t.Helper()
-			session, err := source.Login(t.Context(), username, password, "app")
+			session, err := source.Login(t.Context(), data["username"], data["password"], "app")
 			if err == nil {
 				session.Close()
 			}

@@ -105,9 +105,10 @@ func inRedis(t *testing.T, kind, form, role string) target {
 		}
 	}
 	return target{
-		engine: client.Document{"plugin": "redis", "connection_url": "redis://{{username}}:{{password}}@" + strings.Join(addresses, ",")},
+		engine: "database",
+		config: client.Document{"plugin": "redis", "connection_url": "redis://{{username}}:{{password}}@" + strings.Join(addresses, ",")},
 		form:   client.Document{"acl_rules": []string{"~app:*", "+@read", "+@connection"}},
-		root:   "scaivault",
+		root:   rootOf("scaivault"),
 		users: func(t *testing.T) (names []string) {
 			t.Helper()
 			var all [][]string // of each node; one that was away is like the others soon
@@ -122,13 +123,13 @@ func inRedis(t *testing.T, kind, form, role string) target {
 			})
 			return names
 		},
-		login: func(t *testing.T, username, password string) error {
+		login: func(t *testing.T, data map[string]string) error {
 			t.Helper()
 			for i, server := range servers {
-				c := server.Client(username, password)
+				c := server.Client(data["username"], data["password"])
 				err := c.Ping(t.Context()).Err()
 				if i > 0 { // a replica that was away has it soon
-					eventually(t, func() string { return fmt.Sprintf("%s logs in to the replica: %v", username, err) }, func() bool {
+					eventually(t, func() string { return fmt.Sprintf("%s logs in to the replica: %v", data["username"], err) }, func() bool {
 						err = c.Ping(t.Context()).Err()
 						return err == nil
 					})

@@ -19,12 +19,18 @@ const rootPassword = "a-long-one"
 // target is a source that is no PostgreSQL, as far as a kill of the server at any point needs to
 // know it.
 type target struct {
-	engine  client.Document // the configuration, without timeout and path of the root
-	form    client.Document // of the role, without its name and ends
-	root    string          // whose password is rootPassword
-	users   func(t *testing.T) []string
-	login   func(t *testing.T, username, password string) error
-	restart func(t *testing.T) // with kill -9; nil where other tests use the source, too
+	engine  string                                           // the type of its document
+	config  client.Document                                  // without timeout and path of the root
+	form    client.Document                                  // of the role, without its name and ends
+	root    map[string]string                                // the root's fields; nil for a source without one
+	users   func(t *testing.T) []string                      // the accounts of the role; nil where the source keeps none
+	login   func(t *testing.T, data map[string]string) error // uses what a caller was given
+	restart func(t *testing.T)                               // with kill -9; nil where other tests use the source, too
+}
+
+// rootOf is a root of a name and a password.
+func rootOf(username string) map[string]string {
+	return map[string]string{"username": username, "password": rootPassword}
 }
 
 // newRole is a name that no other test gives a role: names of accounts hold it.
@@ -86,8 +92,8 @@ func rotatable(t *testing.T, w *world, leases []api.Lease, subject api.Credentia
 func (s target) play(t *testing.T, at scenario, role string, nodes ...*vaulttest.Server) {
 	t.Helper()
 	w := &world{nodes: nodes, role: role, known: map[string]bool{}}
-	s.engine["operation_timeout"] = operationTimeout
-	if err := w.configure(t.Context(), w.first().Admin(t), s.root, rootPassword, s.form, s.engine); err != nil {
+	s.config["operation_timeout"] = operationTimeout
+	if err := w.configure(t.Context(), w.first().Admin(t), s.engine, s.config, s.root, s.form); err != nil {
 		t.Fatalf("set the server up: %v; its output: %s", err, tail(w.first().Output()))
 	}
 	subject := s.credential(t, w, w.first())
@@ -112,6 +118,9 @@ func (s target) play(t *testing.T, at scenario, role string, nodes ...*vaulttest
 			t.Errorf("revoke what is left: %+v, %v", result, err)
 		}
 	}
+	if s.users == nil {
+		return
+	}
 	if left := s.users(t); len(left) != 0 {
 		t.Errorf("users are left after all was revoked: %v", left)
 	}
@@ -126,8 +135,8 @@ func (s target) credential(t *testing.T, w *world, node *vaulttest.Server) api.C
 		c, err = w.issue(t.Context(), node.Admin(t))
 		return err == nil
 	})
-	if err := s.login(t, c.Data["username"], c.Data["password"]); err != nil {
-		t.Errorf("%s does not log in: %v", c.Data["username"], err)
+	if err := s.login(t, c.Data); err != nil {
+		t.Errorf("the credential of lease %s is not accepted: %v", c.LeaseID, err)
 	}
 	return c
 }
@@ -147,6 +156,9 @@ func (w *world) decided(t *testing.T, node *vaulttest.Server, ends bool) (leases
 // compare fails for a user without a living lease, and for a living lease without its user.
 func (s target) compare(t *testing.T, leases []api.Lease) {
 	t.Helper()
+	if s.users == nil {
+		return
+	}
 	users := map[string]bool{}
 	for _, name := range s.users(t) {
 		users[name] = true

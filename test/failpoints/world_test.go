@@ -76,10 +76,10 @@ func newWorldOn(t *testing.T, nodes []*vaulttest.Server, source *pgtest.Server, 
 		t.Fatal(err)
 	}
 	w.source.ExecIn(t, w.db, "CREATE TABLE items (id int);"+sql+";GRANT USAGE, CREATE ON SCHEMA public TO "+root+" WITH GRANT OPTION")
-	if err := w.configure(t.Context(), w.nodes[0].Admin(t), root, password, form, client.Document{
+	if err := w.configure(t.Context(), w.nodes[0].Admin(t), "database", client.Document{
 		"plugin": "postgresql", "operation_timeout": timeout, "scram_iterations": 1,
 		"connection_url": fmt.Sprintf("postgresql://{{username}}:{{password}}@%s/%s?sslmode=disable", source.Addr(), w.db),
-	}); err != nil {
+	}, map[string]string{"username": root, "password": password}, form); err != nil {
 		t.Fatalf("set the server up: %v; its output: %s", err, tail(w.nodes[0].Output()))
 	}
 	return w
@@ -87,26 +87,19 @@ func newWorldOn(t *testing.T, nodes []*vaulttest.Server, source *pgtest.Server, 
 
 const rootPath = "infra/root"
 
-// configure makes the root secret, the engine db and the world's role of a form.
-func (w *world) configure(ctx context.Context, admin *client.Client, root, password string, form, engine client.Document) error {
-	quoted := func(text string) json.RawMessage { return json.RawMessage(fmt.Sprintf("%q", text)) }
-	if _, err := admin.WriteSecret(ctx, rootPath, api.SecretWrite{Data: map[string]json.RawMessage{"username": quoted(root), "password": quoted(password)}}); err != nil {
-		return err
+// configure makes the root secret if there is one, the engine db of a type, and the world's role of a form.
+func (w *world) configure(ctx context.Context, admin *client.Client, engine string, settings client.Document, root map[string]string, form client.Document) error {
+	if root != nil {
+		if err := giveRoot(ctx, admin, root); err != nil {
+			return err
+		}
+		settings["root_credentials_path"] = rootPath
 	}
-	policy, err := admin.CreatePolicy(ctx, api.PolicyRequest{Name: "engines", Rules: []api.PolicyRule{
-		{PathPattern: rootPath, Permissions: []api.Permission{"read", "rotate"}}}})
+	config, err := json.Marshal(settings)
 	if err != nil {
 		return err
 	}
-	if _, err := admin.BindPolicy(ctx, policy.ID, api.BindingRequest{IdentityType: "system", IdentityID: "dynamic:db"}); err != nil {
-		return err
-	}
-	engine["root_credentials_path"] = rootPath
-	config, err := json.Marshal(engine)
-	if err != nil {
-		return err
-	}
-	if _, err := admin.CreateEngine(ctx, api.EngineRequest{Name: "db", Type: "database", Config: config}); err != nil {
+	if _, err := admin.CreateEngine(ctx, api.EngineRequest{Name: "db", Type: engine, Config: config}); err != nil {
 		return err
 	}
 	role := client.Document{"name": w.role, "default_ttl": life.String(), "max_ttl": longest.String()}
@@ -114,6 +107,28 @@ func (w *world) configure(ctx context.Context, admin *client.Client, root, passw
 		role[name] = value
 	}
 	_, err = admin.CreateRole(ctx, "db", role)
+	return err
+}
+
+// giveRoot writes the root secret and lets the engine db read and rotate it.
+func giveRoot(ctx context.Context, admin *client.Client, root map[string]string) error {
+	fields := map[string]json.RawMessage{}
+	for name, value := range root {
+		text, err := json.Marshal(value)
+		if err != nil {
+			return err
+		}
+		fields[name] = text
+	}
+	if _, err := admin.WriteSecret(ctx, rootPath, api.SecretWrite{Data: fields}); err != nil {
+		return err
+	}
+	policy, err := admin.CreatePolicy(ctx, api.PolicyRequest{Name: "engines", Rules: []api.PolicyRule{
+		{PathPattern: rootPath, Permissions: []api.Permission{"read", "rotate"}}}})
+	if err != nil {
+		return err
+	}
+	_, err = admin.BindPolicy(ctx, policy.ID, api.BindingRequest{IdentityType: "system", IdentityID: "dynamic:db"})
 	return err
 }
 

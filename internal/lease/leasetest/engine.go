@@ -429,18 +429,32 @@ func (e *Engine) PrepareRole(ctx context.Context, name string, _ engine.Role) ([
 	return nil, e.call(ctx, Call{Op: "prepare", Name: name}, e.here)
 }
 
-// PlanRoot draws another password.
-func (e *Engine) PlanRoot(context.Context) (map[string]statement.Secret, error) {
+// PlanRoot draws another password. A source that makes roots takes it at once, in the place of one
+// that another PlanRoot has left.
+func (e *Engine) PlanRoot(ctx context.Context) (map[string]statement.Secret, error) {
 	candidate := maps.Clone(e.options.Root)
 	candidate["password"] = statement.Password(nil)
-	return candidate, nil
+	if !e.source.makes() {
+		return candidate, nil
+	}
+	return candidate, e.call(ctx, Call{Op: "makeroot", Name: candidate["password"].Reveal()}, func() error {
+		if err := e.here(); err != nil {
+			return err
+		}
+		e.source.roots = map[string]bool{e.password: true, candidate["password"].Reveal(): true}
+		return nil
+	})
 }
 
-// SetRoot makes the source accept the candidate only, through the connection that is open.
+// SetRoot makes the source accept the candidate only, through the connection that is open. A source
+// that makes roots knows it already.
 func (e *Engine) SetRoot(ctx context.Context, candidate map[string]statement.Secret) error {
 	return e.call(ctx, Call{Op: "setroot", Name: candidate["password"].Reveal()}, func() error {
 		if err := e.here(); err != nil {
 			return err
+		}
+		if e.source.makesRoots && !e.source.roots[candidate["password"].Reveal()] {
+			return &engine.Error{Kind: engine.Refused, Reason: "there is no such root"}
 		}
 		e.password = candidate["password"].Reveal()
 		e.source.roots = map[string]bool{e.password: true}

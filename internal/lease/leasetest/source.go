@@ -28,6 +28,8 @@ type Source struct {
 	ahead    time.Duration   // of its clock
 	lag      time.Duration   // until its users notice that one was killed
 	roots    map[string]bool // passwords of root that are accepted; nil: any
+
+	makesRoots bool // by itself
 }
 
 // Account is one account at the source.
@@ -43,8 +45,8 @@ type Account struct {
 
 // Call is one call of an engine.
 type Call struct {
-	Op   string // open, issue, revoke, batch, lookup, renew, settle, list, check, prepare, setroot, now
-	Name string // of the account; of the node for settle; the password for setroot
+	Op   string // open, issue, revoke, batch, lookup, renew, settle, list, check, prepare, makeroot, setroot, now
+	Name string // of the account; of the node for settle; the password for makeroot and setroot
 	Node string
 	At   time.Time
 }
@@ -135,6 +137,27 @@ func (s *Source) AcceptRoot(passwords ...string) {
 	for _, p := range passwords {
 		s.roots[p] = true
 	}
+}
+
+// MakeRoots makes the source one that makes the secret part of its root by itself: a planned root
+// works at once, beside the present one.
+func (s *Source) MakeRoots() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.makesRoots = true
+}
+
+func (s *Source) makes() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.makesRoots
+}
+
+// Roots is how many passwords of root are accepted.
+func (s *Source) Roots() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(s.roots)
 }
 
 // AcceptsRoot tells whether root can log in with the password now.
