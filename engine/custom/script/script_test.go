@@ -186,7 +186,6 @@ func TestFailures(t *testing.T) {
 		"memory at once":            {"def issue(ctx):\n    x = []\n    for i in range(100):\n        x.append('a' * (1000000000 + i))\n", script.CodeMemory, 0, ""},
 		"memory by doubling":        {"def issue(ctx):\n    x = 'a'\n    for i in range(100):\n        x = x + x\n", script.CodeMemory, 0, ""},
 		"memory by lists":           {"def issue(ctx):\n    x = []\n    for i in range(10000):\n        x.append([0] * 1000000)\n", script.CodeMemory, 0, ""},
-		"memory by a deep value":    {"def issue(ctx):\n    x = []\n    for i in range(2000000):\n        x = [x]\n    return {'ref': x}\n", script.CodeMemory, 0, ""},
 		"flood":                     {"def issue(ctx):\n    for i in range(1000):\n        http.get(ctx.url)\n", script.CodeRequests, 4, "64"},
 		"other host":                {"def issue(ctx):\n    http.get('http://example.com/')\n", script.CodeHost, 3, "http_hosts"},
 		"other scheme":              {"def issue(ctx):\n    http.get(ctx.url.replace('http:', 'https:'))\n", script.CodeHost, 3, "http_hosts"},
@@ -216,5 +215,66 @@ func TestFailures(t *testing.T) {
 				t.Errorf("the root secret is shown: %s", text)
 			}
 		})
+	}
+}
+
+func TestTimeout(t *testing.T) {
+	t.Parallel()
+	r, _ := runner(t, "def issue(ctx):\n    for i in range(1000):\n        time.sleep(time.hour)\n", nil)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+	defer cancel()
+	_, err := r.Call(ctx, script.Issue, nil)
+	var f *script.Failure
+	if !errors.As(err, &f) || f.Code != script.CodeTime {
+		t.Errorf("%v", err)
+	}
+}
+
+func TestParse(t *testing.T) {
+	t.Parallel()
+	const needed = "def issue(ctx): pass\ndef revoke(ctx): pass\n"
+	s, err := script.Parse("def _helper(a, b): pass\ndef check(ctx): _helper(1, 2)\n" + needed)
+	if err != nil || !slices.Equal(s.Functions(), []string{"check", "issue", "revoke"}) {
+		t.Errorf("%v, %v", s, err)
+	}
+	for name, tt := range map[string]struct{ text, says string }{
+		"syntax":            {needed + "def list(ctx:\n", "line 3, column"},
+		"unknown name":      {needed + "x = os.environ\n", "line 3, column 5: undefined: os"},
+		"no issue":          {"def revoke(ctx): pass", "no function issue"},
+		"no revoke":         {"def issue(ctx): pass", "no function revoke"},
+		"slip":              {needed + "def renw(ctx): pass", "line 3, column 1: renw"},
+		"load":              {`load("x.star", "y")` + "\n" + needed, "load"},
+		"arguments":         {needed + "def list(): pass", "one argument"},
+		"recursion of text": {needed + "x = " + strings.Repeat("(", 60000), "nested"},
+		"unary":             {needed + "x = " + strings.Repeat("-", 60000) + "1", "nested"},
+		"not":               {needed + "x = " + strings.Repeat("not ", 15000) + "1", "nested"},
+		"lambda":            {needed + "x = " + strings.Repeat("lambda:", 9000) + "1", "nested"},
+		"else":              {needed + "x = " + strings.Repeat("1 if 1 else ", 5000) + "1", "nested"},
+		"sum":               {needed + "x = " + strings.Repeat("1+", 30000) + "1", "nested"},
+		"too long":          {needed + strings.Repeat("#", 65000) + strings.Repeat("#", 600), "64 KiB"},
+		"broken UTF-8":      {needed + "x = '\xff'\ny = \xfe", "line"},
+	} {
+		if _, err := script.Parse(tt.text); err == nil || !strings.Contains(err.Error(), tt.says) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+func FuzzParse(f *testing.F) {
+	f.Add("def issue(ctx): pass\ndef revoke(ctx): pass\n")
+	f.Add("x = [(lambda: 1) for i in range(3) if not i or -1]\n")
+	f.Fuzz(func(_ *testing.T, text string) { _, _ = script.Parse(text) })
+}
+
+func BenchmarkCall(b *testing.B) {
+	parsed, err := script.Parse("def issue(ctx): return {'data': {'a': random.password()}}\ndef revoke(ctx): pass\n")
+	if err != nil {
+		b.Fatal(err)
+	}
+	r := &script.Runner{Script: parsed, Logger: slog.New(slog.DiscardHandler)}
+	for b.Loop() {
+		if _, err := r.Call(b.Context(), script.Issue, nil); err != nil {
+			b.Fatal(err)
+		}
 	}
 }
