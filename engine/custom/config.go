@@ -7,6 +7,7 @@ import (
 	"regexp"
 
 	"github.com/scaivault/scaivault/engine"
+	"github.com/scaivault/scaivault/engine/custom/script"
 	"github.com/scaivault/scaivault/internal/statement"
 )
 
@@ -19,19 +20,23 @@ const (
 // Limits of what a configuration, a role and a request carry.
 const (
 	maxParameters = 16 << 10
-	maxScript     = 64 << 10
+	maxScript     = script.MaxScript
+	maxHosts      = 32
 )
 
 // config is the engine's part of a configuration, as docs/engines/custom.md describes it.
 type config struct {
 	engine.Settings
+	engine.TLS                 // starlark: of the hosts
 	Runtime    string          `json:"runtime"`
 	Command    string          `json:"command"`    // exec: the name of a program in the operator's folder
 	Script     string          `json:"script"`     // starlark: the script itself
 	HTTPHosts  []string        `json:"http_hosts"` // starlark: the hosts that the script may speak to
 	Parameters json.RawMessage `json:"parameters"`
 
-	names *statement.NameTemplate // the parsed UsernameTemplate; nil for the usual names
+	names  *statement.NameTemplate // the parsed UsernameTemplate; nil for the usual names
+	script *script.Script          // the parsed Script; nil for exec
+	hosts  []script.Host           // the parsed HTTPHosts
 }
 
 // commandForm keeps the name of a program from being a path, an option or hidden.
@@ -52,15 +57,37 @@ func parseConfig(raw json.RawMessage) (*config, error) {
 		return nil, err
 	}
 	isExec, isStarlark := c.Runtime == runtimeExec, c.Runtime == runtimeStarlark
-	return c, engine.Rules{
+	if err := (engine.Rules{
 		{!isExec && !isStarlark, `runtime is none of "exec" and "starlark"`},
 		{isExec && !commandForm.MatchString(c.Command), "command is not the name of a program in the operator's folder: letters, digits, ., _ and -, no path"},
 		{isExec && (c.Script != "" || c.HTTPHosts != nil), "script and http_hosts are for runtime starlark"},
+		{isExec && c.TLS.Given(), "tls_ca_path and tls_cert_path are for runtime starlark"},
 		{isStarlark && c.Command != "", "command is for runtime exec"},
 		{isStarlark && c.Script == "", "script is missing: give the text of the script"},
 		{len(c.Script) > maxScript, "script is longer than 64 KiB"},
+		{len(c.HTTPHosts) > maxHosts, "http_hosts are more than 32"},
 		{len(c.Parameters) > maxParameters, "parameters are longer than 16 KiB"},
-	}.Check()
+	}).Check(); err != nil {
+		return nil, err
+	}
+	if isStarlark {
+		err = c.parseScript()
+	}
+	return c, err
+}
+
+func (c *config) parseScript() (err error) {
+	if c.script, err = script.Parse(c.Script); err != nil {
+		return engine.Invalid("script: %s", err)
+	}
+	for _, text := range c.HTTPHosts {
+		host, err := script.ParseHost(text)
+		if err != nil {
+			return engine.Invalid("http_hosts: %.100q: %s", text, err)
+		}
+		c.hosts = append(c.hosts, host)
+	}
+	return nil
 }
 
 // program names what is run, for people and for the identity of a source that has no other.

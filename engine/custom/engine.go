@@ -37,7 +37,7 @@ func (Type) ParseConfig(raw json.RawMessage) (engine.Config, error) {
 	if err != nil {
 		return engine.Config{}, err
 	}
-	return c.Config(c.endpoint()), nil
+	return c.Config(c.endpoint(), c.CAPath, c.CertPath), nil
 }
 
 // ParseRole implements engine.Type.
@@ -78,7 +78,7 @@ func (t Type) Open(ctx context.Context, o engine.Options) (engine.Engine, error)
 	if e.log == nil {
 		e.log = slog.New(slog.DiscardHandler)
 	}
-	if e.runtime, err = t.runtime(c, e.log); err != nil {
+	if e.runtime, err = t.runtime(ctx, c, o, e.log); err != nil {
 		return nil, err
 	}
 	found, err := e.ask(ctx)

@@ -8,6 +8,7 @@ import (
 	"unicode"
 
 	"github.com/scaivault/scaivault/engine"
+	"github.com/scaivault/scaivault/engine/custom/script"
 	"github.com/scaivault/scaivault/internal/strictjson"
 )
 
@@ -45,14 +46,20 @@ func (e *Engine) broken(q *request, err error) error {
 	function := q.Function
 	e.log.Warn("a program failed", "function", function, "program", e.config.program(), "code", f.code, "error", q.shown(f.err.Error(), maxMessage))
 	reason := function + " by " + e.config.program() + ": " + f.code
+	var inScript *script.Failure
+	if errors.As(err, &inScript) {
+		reason += " " + inScript.Place()
+	}
 	switch {
 	case f.code == codeStart && errors.Is(f.err, context.DeadlineExceeded):
 		return busy("there was no time left to run "+e.config.program(), f)
 	case f.code == codeStart:
 		return failed(engine.Misconfigured, f.code, reason)
+	case function == functionIssue && inScript != nil:
+		return failed(left(inScript), f.code, reason)
 	case function == functionIssue:
 		return failed(engine.Uncertain, f.code, reason)
-	case f.code == codeTimeout:
+	case f.code == codeTimeout, f.code == script.CodeNoContact, f.code == script.CodeHTTP:
 		return failed(engine.Unreachable, f.code, reason)
 	case function == functionCheck:
 		return failed(engine.Misconfigured, f.code, reason)

@@ -3,6 +3,7 @@ package custom
 import (
 	"errors"
 	"fmt"
+	"net/netip"
 	"os"
 	"os/user"
 	"path/filepath"
@@ -10,6 +11,7 @@ import (
 	"strings"
 	"syscall"
 
+	"github.com/scaivault/scaivault/internal/dial"
 	"github.com/scaivault/scaivault/internal/sandbox"
 )
 
@@ -22,6 +24,15 @@ type Host struct {
 	User *sandbox.User
 	// Sandbox runs what is not trusted.
 	Sandbox *sandbox.Sandbox
+
+	// ScriptHosts are the hosts that scripts may speak to, where the engine's configuration names them,
+	// too: as script.Host.Within reads them.
+	ScriptHosts []string
+	// ScriptNetworks are the loopback and private networks that these hosts may be in. Public
+	// addresses need no mention, and metadata services and this server itself are out of reach always.
+	ScriptNetworks []netip.Prefix
+	// Resolver finds the addresses of hosts for scripts; the system's when nil.
+	Resolver dial.Resolver
 }
 
 // NewHost reads what the operator has set: a folder, and a user by name or as UID:GID; empty ones for

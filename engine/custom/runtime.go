@@ -5,6 +5,8 @@ import (
 	"encoding/json"
 	"log/slog"
 	"time"
+
+	"github.com/scaivault/scaivault/engine"
 )
 
 // runtime runs the functions of one program or script. It is safe for concurrent use.
@@ -24,11 +26,11 @@ type runtime interface {
 const maxReply = 1 << 20
 
 // runtime makes the one that the configuration names. The error is an *engine.Error.
-func (t Type) runtime(c *config, log *slog.Logger) (runtime, error) {
-	if c.Runtime == runtimeExec {
-		return newExecutable(t.Host, c, log)
+func (t Type) runtime(ctx context.Context, c *config, o engine.Options, log *slog.Logger) (runtime, error) {
+	if c.Runtime == runtimeStarlark {
+		return newStarlark(ctx, t.Host, c, o, log)
 	}
-	return nil, misconfigured("runtime "+c.Runtime+" is not in this build", nil)
+	return newExecutable(t.Host, c, log)
 }
 
 // call runs one function of the program with what every function gets, and reads its reply into

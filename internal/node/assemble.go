@@ -73,6 +73,7 @@ func (n *Node) assemble(ctx context.Context, o Options, metricsListener net.List
 	if err != nil {
 		return nil, err
 	}
+	programs.ScriptHosts, programs.ScriptNetworks = n.config.ScriptHosts, n.config.ScriptNetworks
 	secrets := secret.New(p.store, door, keys)
 	sources := source.New(source.Config{
 		Store: p.store, Door: door, Secrets: secrets, Keys: keys, EndBindings: access.EndBindings, Types: append(builtin.Types(programs), o.Engines...),

@@ -92,7 +92,7 @@ func allowOnly(calls []uint32) error {
 	}
 	filter = append(filter, answer(unix.SECCOMP_RET_ERRNO|uint32(unix.ENOSYS)))
 	program := unix.SockFprog{Len: uint16(len(filter)), Filter: &filter[0]}
-	_, _, errno := unix.RawSyscall(unix.SYS_SECCOMP, unix.SECCOMP_SET_MODE_FILTER, unix.SECCOMP_FILTER_FLAG_TSYNC, uintptr(unsafe.Pointer(&program)))
+	_, _, errno := unix.RawSyscall(unix.SYS_SECCOMP, unix.SECCOMP_SET_MODE_FILTER, unix.SECCOMP_FILTER_FLAG_TSYNC, uintptr(unsafe.Pointer(&program))) //nolint:gosec // the kernel takes the program by its address
 	if errno != 0 {
 		return fmt.Errorf("filter system calls: %w", errno)
 	}

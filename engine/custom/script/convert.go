@@ -21,13 +21,13 @@ import (
 // digest hashes a text, or signs it with a key. The name is of an algorithm and an encoding.
 func digest(kind, name string, texts []string) (string, error) {
 	algorithm, encoding, _ := strings.Cut(name, " ")
-	make, known := map[string]func() hash.Hash{"md5": md5.New, "sha1": sha1.New, "sha256": sha256.New, "sha512": sha512.New}[algorithm]
+	newHash, known := map[string]func() hash.Hash{"md5": md5.New, "sha1": sha1.New, "sha256": sha256.New, "sha512": sha512.New}[algorithm]
 	if !known || len(texts) == 0 || kind == wishMAC && len(texts) != 2 {
 		return "", errors.New("there is no such digest")
 	}
-	h := make()
+	h := newHash()
 	if kind == wishMAC {
-		h = hmac.New(make, []byte(texts[1]))
+		h = hmac.New(newHash, []byte(texts[1]))
 	}
 	h.Write([]byte(texts[0]))
 	sum := h.Sum(nil)

@@ -2,18 +2,18 @@ package script
 
 import "fmt"
 
-// Codes of what ended a call.
+// Codes of what ended a call. They are part of the contract: added, never renamed.
 const (
-	CodeScript    = "script_failed"           // an error of the script's own: fail, a wrong type, a missing key
-	CodeSteps     = "script_too_many_steps"   // the limit of steps
-	CodeTime      = "script_timed_out"        // the limit of time
-	CodeMemory    = "script_out_of_memory"    // the limit of memory
-	CodeOutput    = "script_output_invalid"   // what the function gave is too large or no JSON, or holds a secret where none may be
-	CodeRequests  = "script_too_many_calls"   // the limit of HTTP requests
-	CodeHost      = "script_host_refused"     // a host that is not on the list, or an address that is none for scripts
-	CodeNoContact = "script_host_unreachable" // no connection came about
-	CodeHTTP      = "script_request_failed"   // the answer did not come, or is too large
-	CodeChild     = "script_not_run"          // the child could not be started, or ended without a word
+	CodeScript    = "program_failed"            // an error of the script's own: fail, a wrong type, a missing key
+	CodeSteps     = "program_too_many_steps"    // the limit of steps
+	CodeTime      = "program_timed_out"         // the limit of time
+	CodeMemory    = "program_out_of_memory"     // the limit of memory
+	CodeOutput    = "program_reply_invalid"     // what the function gave is too large or no JSON, or holds a secret where none may be
+	CodeRequests  = "program_too_many_requests" // the limit of HTTP requests
+	CodeHost      = "program_host_refused"      // a host that is not on the list, or an address that is none for scripts
+	CodeNoContact = "program_host_unreachable"  // no connection came about
+	CodeHTTP      = "program_request_failed"    // the answer did not come, or is too large
+	CodeChild     = "program_not_started"       // the child could not be started, or broke the rules of the pipe
 )
 
 // Failure is a call without a result. Code, Function, Line and Step may be shown to anybody; Err is
@@ -30,11 +30,18 @@ type Failure struct {
 }
 
 func (f *Failure) Error() string {
-	text := fmt.Sprintf("%s: %s at line %d, step %d", f.Function, f.Code, f.Line, f.Step)
-	if f.Err != nil {
-		text += ": " + f.Err.Error()
+	return f.Place() + ": " + f.Err.Error()
+}
+
+// Place is where the script was, as far as it is known.
+func (f *Failure) Place() string {
+	switch {
+	case f.Line > 0:
+		return fmt.Sprintf("at line %d, step %d", f.Line, f.Step)
+	case f.Step > 0:
+		return fmt.Sprintf("at step %d", f.Step)
 	}
-	return text
+	return "at a step that is not known"
 }
 
 func (f *Failure) Unwrap() error { return f.Err }

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"io"
-	"net"
 	"net/http"
 	"net/url"
 	"slices"
@@ -20,12 +19,6 @@ const (
 	maxResponseBody = 1 << 20
 	maxHeaders      = 64
 )
-
-// Host is a host and port that a script may speak to.
-type Host struct {
-	Scheme  string // "https", or "http" where what is sent cannot be read on its way
-	Address string // host:port
-}
 
 // request is one HTTP exchange of a script.
 func (c *call) request(ctx context.Context, w wish) (reply, error) {
@@ -64,15 +57,6 @@ func (c *call) request(ctx context.Context, w wish) (reply, error) {
 		headers[strings.ToLower(name)] = values[0]
 	}
 	return reply{Response: &response{Status: answer.StatusCode, Headers: headers, Body: body}}, nil
-}
-
-// hostOf is where a URL leads, with its port.
-func hostOf(u *url.URL) Host {
-	port := u.Port()
-	if port == "" {
-		port = map[string]string{"https": "443", "http": "80"}[u.Scheme]
-	}
-	return Host{Scheme: u.Scheme, Address: net.JoinHostPort(strings.ToLower(u.Hostname()), port)}
 }
 
 // build makes the request. The secrets that stand in it are known from here on.

@@ -82,8 +82,8 @@ func quoted(text string) string {
 }
 
 // derive makes a text of others. Of a secret comes a secret.
-func (v *vault) derive(texts [][]piece, make func(texts []string) (string, error)) (reply, error) {
-	var clear []string
+func (v *vault) derive(texts [][]piece, of func(texts []string) (string, error)) (reply, error) {
+	var plain []string
 	tainted := false
 	for _, pieces := range texts {
 		text, secret, err := v.text(pieces)
@@ -91,9 +91,9 @@ func (v *vault) derive(texts [][]piece, make func(texts []string) (string, error
 			return reply{}, err
 		}
 		tainted = tainted || secret
-		clear = append(clear, text)
+		plain = append(plain, text)
 	}
-	made, err := make(clear)
+	made, err := of(plain)
 	if err != nil {
 		return reply{}, err
 	}
