@@ -105,7 +105,8 @@ func supervised(t task) ending {
 				return e
 			case d.pid == program:
 				e.Ended, e.Status = true, d.status
-				killing = true
+				killing, sweep = true, time.After(sweepEvery/4) // most leave nothing, and nothing is to be looked for
+				continue
 			}
 		case <-told:
 			told, killing = nil, true
