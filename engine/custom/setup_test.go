@@ -7,7 +7,6 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
-	"strings"
 	"testing"
 	"time"
 
@@ -138,15 +137,4 @@ func plan(t testing.TB, e engine.Engine, limit time.Duration) *engine.Plan {
 	}
 	p.Deadline = time.Now().Add(limit)
 	return p
-}
-
-// fieldsOf is what a text says in a line of its own, as key=value.
-func fieldsOf(text string) map[string]string {
-	fields := map[string]string{}
-	for line := range strings.Lines(text) {
-		if key, value, ok := strings.Cut(strings.TrimSpace(line), "="); ok {
-			fields[key] = value
-		}
-	}
-	return fields
 }

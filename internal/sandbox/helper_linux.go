@@ -147,7 +147,7 @@ func (t *task) start() (pid int, failed *os.File, err error) {
 		attr.Sys.UseCgroupFD, attr.Sys.CgroupFD = true, int(group.Fd())
 	}
 	self := append(os.Args[:len(os.Args)-2:len(os.Args)-2], stageBecome, string(spec))
-	pid, err = syscall.ForkExec("/proc/self/exe", self, attr)
+	pid, err = syscall.ForkExec("/proc/self/exe", self, attr) //nolint:gosec // this binary, with what its parent gave it
 	return pid, failed, err
 }
 
