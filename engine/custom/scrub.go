@@ -54,20 +54,28 @@ func secretsOf(reply json.RawMessage) (values []string) {
 	return values
 }
 
-// scrub takes secrets out of a text, in the forms in which they usually stand there.
+// scrub takes secrets out of a text, in the forms in which they usually stand there: as they are, as
+// JSON has them, and each line of those that have several.
 func scrub(text string, secrets []string) string {
 	for _, secret := range secrets {
-		quoted, err := json.Marshal(secret)
-		if err != nil {
-			continue
-		}
-		for _, form := range append([]string{secret, strings.Trim(string(quoted), `"`)}, strings.Split(secret, "\n")...) {
+		for _, form := range append([]string{secret, quoted(secret, true), quoted(secret, false)}, strings.Split(secret, "\n")...) {
 			if len(form) >= shortestSecret {
 				text = strings.ReplaceAll(text, form, redacted)
 			}
 		}
 	}
 	return text
+}
+
+// quoted is a text as it stands between the quotes of JSON.
+func quoted(text string, html bool) string {
+	var b strings.Builder
+	encoder := json.NewEncoder(&b)
+	encoder.SetEscapeHTML(html)
+	if encoder.Encode(text) != nil {
+		return ""
+	}
+	return strings.TrimSuffix(strings.TrimPrefix(b.String(), `"`), "\"\n")
 }
 
 // shown is a text of a program as people may see it: one line, bounded, without the root's secrets.

@@ -4,8 +4,6 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
-	"strconv"
-	"strings"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -41,28 +39,16 @@ func (l Limits) set(u *User) error {
 	return nil
 }
 
-// tasksOf counts the threads of a user.
+// tasksOf counts the threads of a user, of the processes that show whose they are.
 func tasksOf(uid int) (n int) {
-	files, _ := filepath.Glob("/proc/[0-9]*/status") // the pattern is well formed
-	for _, name := range files {
-		status, err := os.ReadFile(name)
-		if err != nil {
-			continue // ended meanwhile
+	names, _ := filepath.Glob("/proc/[0-9]*") // the pattern is well formed
+	for _, name := range names {
+		var info syscall.Stat_t
+		if syscall.Stat(name, &info) != nil || int(info.Uid) != uid {
+			continue // ended meanwhile, or another's
 		}
-		var owner, threads int
-		for line := range strings.SplitSeq(string(status), "\n") {
-			fields := strings.Fields(line)
-			switch {
-			case len(fields) < 2:
-			case fields[0] == "Uid:":
-				owner, _ = strconv.Atoi(fields[1]) // a number
-			case fields[0] == "Threads:":
-				threads, _ = strconv.Atoi(fields[1]) // a number
-			}
-		}
-		if owner == uid {
-			n += threads
-		}
+		tasks, _ := os.ReadDir(filepath.Join(name, "task")) // ended meanwhile
+		n += len(tasks)
 	}
 	return n
 }
