@@ -92,11 +92,14 @@ func (q *request) fields() (json.RawMessage, error) {
 // left is what a failed issuance left at the source, where the script's own way tells: nothing, if it
 // asked for no change.
 func left(f *script.Failure) engine.Kind {
-	switch {
-	case f.Changed:
+	switch f.Code {
+	case script.CodeNoContact, script.CodeHTTP, script.CodeTime:
+		if !f.Changed {
+			return engine.Unreachable
+		}
+	}
+	if f.Changed {
 		return engine.Uncertain
-	case f.Code == script.CodeNoContact:
-		return engine.Unreachable
 	}
 	return engine.Refused
 }

@@ -59,14 +59,21 @@ func Start(dir string) (*Server, error) {
 	s.API, s.STOMP = local(ports[0]), local(ports[1])
 	for name, text := range map[string]string{
 		"rabbitmq.conf": fmt.Sprintf("management.tcp.ip = 127.0.0.1\nmanagement.tcp.port = %d\nstomp.listeners.tcp.1 = %s\nlisteners.tcp.1 = %s\n"+
-			"collect_statistics_interval = 1000\nlog.file.level = debug\n", ports[0], s.STOMP, local(ports[2])),
+			"collect_statistics_interval = 1000\nlog.console = true\nlog.console.level = debug\nlog.file = false\n", ports[0], s.STOMP, local(ports[2])),
 		"enabled_plugins": "[rabbitmq_management, rabbitmq_stomp].\n",
 	} {
 		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
 			return nil, err
 		}
 	}
-	if s.process, err = servertest.Start(s.command(root), s.ready); err != nil {
+	log, err := os.Create(s.logFile())
+	if err != nil {
+		return nil, err
+	}
+	defer log.Close() // the server has it
+	cmd := s.command(root)
+	cmd.Stdout, cmd.Stderr = log, log
+	if s.process, err = servertest.Start(cmd, s.ready); err != nil {
 		log, _ := os.ReadFile(s.logFile())
 		return nil, fmt.Errorf("start RabbitMQ: %w; its log: %s", err, log)
 	}
@@ -129,7 +136,7 @@ func (s *Server) ready() bool {
 // Stop is kill -9.
 func (s *Server) Stop() error { return s.process.Kill() }
 
-func (s *Server) logFile() string { return filepath.Join(s.dir, "test@localhost.log") }
+func (s *Server) logFile() string { return filepath.Join(s.dir, "log") }
 
 // Log is all that the server has logged.
 func (s *Server) Log() (string, error) {
