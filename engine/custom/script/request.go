@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/scaivault/scaivault/internal/failpoint"
 	"github.com/scaivault/scaivault/internal/fault"
 )
 
@@ -36,15 +37,20 @@ func (c *call) request(ctx context.Context, w wish) (reply, error) {
 	if err != nil {
 		return c.refuse(CodeHTTP, err.Error())
 	}
+	question := w.Method == http.MethodGet || w.Method == http.MethodHead
 	answer, err := c.runner.Client.Do(request)
 	code := codeOf(err)
 	if code == "" || code == CodeHTTP { // it may have arrived
-		c.changed = c.changed || w.Method != http.MethodGet && w.Method != http.MethodHead
+		c.changed = c.changed || !question
 	}
 	if err != nil {
 		return c.refuse(code, saying(err))
 	}
 	defer answer.Body.Close()
+	if !question {
+		c.hit(failpoint.F3, failpoint.R2)
+		defer c.hit(failpoint.F4, failpoint.Disabled)
+	}
 	body, err := io.ReadAll(io.LimitReader(answer.Body, maxResponseBody+1))
 	switch {
 	case err != nil:
@@ -57,6 +63,16 @@ func (c *call) request(ctx context.Context, w wish) (reply, error) {
 		headers[strings.ToLower(name)] = values[0]
 	}
 	return reply{Response: &response{Status: answer.StatusCode, Headers: headers, Body: body}}, nil
+}
+
+// hit is the moment issue in an issuance, and revoke in a revocation.
+func (c *call) hit(issue, revoke failpoint.Point) {
+	switch c.function {
+	case Issue:
+		failpoint.Hit(issue)
+	case Revoke:
+		failpoint.Hit(revoke)
+	}
 }
 
 // build makes the request. The secrets that stand in it are known from here on.

@@ -1,9 +1,11 @@
+// Package examples_test runs the scripts of this folder through the suite of all engines.
 package examples_test
 
 import (
 	"context"
 	"crypto/rand"
 	"encoding/json"
+	"flag"
 	"log/slog"
 	"net/netip"
 	"os"
@@ -23,6 +25,10 @@ import (
 func TestMain(m *testing.M) {
 	if slices.Equal(os.Args[1:], []string{script.ChildFlag}) {
 		os.Exit(script.Child(os.Stdin, os.Stdout))
+	}
+	flag.Parse()
+	if err := flag.Set("test.parallel", "8"); err != nil { // they wait for time-outs most of their time
+		panic(err)
 	}
 	os.Exit(m.Run())
 }
