@@ -1,0 +1,158 @@
+package e2e_test
+
+import (
+	"encoding/json"
+	"errors"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/scaivault/scaivault/api"
+	"github.com/scaivault/scaivault/client"
+	"github.com/scaivault/scaivault/test/customtest"
+	"github.com/scaivault/scaivault/test/pgtest"
+)
+
+// TestCustom is the life of credentials that a program makes: the example of the guide.
+func TestCustom(t *testing.T) {
+	t.Parallel()
+	folder := customtest.New(t)
+	tenants := customtest.NewTenants(t, folder, pgtest.Shared(t, 17))
+	v := newVault(t, folder.Env()...)
+	v.customEngine(t, "tenants", customtest.Program, tenants)
+	v.role(t, "tenants", client.Document{"name": "acme", "parameters": client.Document{"tenant": "acme"}})
+	v.role(t, "tenants", client.Document{"name": "other", "parameters": client.Document{"tenant": "other"}})
+	app := v.account(t, "app", "dynamic/tenants/*")
+
+	use := func(c *api.Credential, sql string) error {
+		t.Helper()
+		conn, err := tenants.Login(t.Context(), c.Data)
+		if err != nil {
+			return err
+		}
+		defer conn.Close(t.Context())
+		_, err = conn.Exec(t.Context(), sql)
+		return err
+	}
+	get := func(role string, life time.Duration) *api.Credential {
+		t.Helper()
+		ttl := api.Duration(life)
+		c, err := app.GenerateCredential(t.Context(), "tenants", role, api.CredsRequest{TTL: &ttl})
+		if err != nil {
+			t.Fatalf("%v; output: %s", err, v.Output())
+		}
+		v.remember(c.Data["password"])
+		return &c
+	}
+	one, other := get("acme", time.Hour), get("other", time.Hour)
+	if err := use(one, "CREATE TABLE notes (text text); INSERT INTO notes VALUES ('one')"); err != nil {
+		t.Error(err)
+	}
+	if err := use(other, "SELECT * FROM tenant_acme.notes"); !hasCode(err, "42501") {
+		t.Errorf("another tenant reads it: %v", err)
+	}
+	open, err := tenants.Login(t.Context(), one.Data)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, sql := range []string{"SET ROLE NONE", "CREATE TABLE tenant_acme.own (id int)", "BEGIN", "INSERT INTO notes VALUES ('two')"} {
+		if _, err := open.Exec(t.Context(), sql); err != nil {
+			t.Fatal(err)
+		}
+	}
+	longer := api.Duration(90 * time.Minute)
+	if _, err := app.RenewLease(t.Context(), one.LeaseID, api.RenewRequest{TTL: &longer}); err != nil {
+		t.Errorf("renew: %v", err)
+	}
+	if pending, err := app.RevokeLease(t.Context(), one.LeaseID, 0); err != nil || pending != nil {
+		t.Errorf("revoke: %v, %v", pending, err)
+	}
+	if _, err := open.Exec(t.Context(), "SELECT 1"); err == nil {
+		t.Error("a session goes on after the revocation was answered")
+	}
+	if err := use(one, "SELECT 1"); !refusedLogin(err) {
+		t.Errorf("who was revoked logs in: %v", err)
+	}
+	if err := use(get("acme", time.Hour), "SELECT * FROM notes, own"); err != nil {
+		t.Errorf("what the tenant has made is gone: %v", err)
+	}
+
+	short := get("acme", time.Second)
+	v.Kill(t)
+	v.again(t)
+	eventually(t, time.Minute, "who expired while ScaiVault was dead is refused", func() bool { return v.lease(t, short.LeaseID).Status == api.LeaseRevoked })
+	if err := use(short, "SELECT 1"); !refusedLogin(err) {
+		t.Errorf("who expired logs in: %v", err)
+	}
+	if result, err := v.admin.RevokePrefix(t.Context(), "tenants", time.Minute); err != nil || result.Pending != 0 {
+		t.Errorf("%+v, %v", result, err)
+	}
+	if left := append(tenants.Names(t, "v_acme_"), tenants.Names(t, "v_other_")...); len(left) > 0 {
+		t.Errorf("left at the source: %v", left)
+	}
+	if h, err := v.admin.EngineHealth(t.Context(), "tenants"); err != nil || h.Status != "healthy" {
+		t.Errorf("health: %+v, %v", h, err)
+	}
+	if report, err := v.admin.VerifyAudit(t.Context()); err != nil || !report.OK {
+		t.Errorf("the audit chain does not verify: %+v, %v", report, err)
+	}
+}
+
+// customEngine makes an engine of a program; tenants may be nil for one without a root.
+func (v *vault) customEngine(t *testing.T, name, command string, tenants *customtest.Tenants) {
+	t.Helper()
+	config := map[string]any{"runtime": "exec", "command": command, "operation_timeout": "60s"}
+	if tenants != nil {
+		v.remember(tenants.Password)
+		_, err := v.admin.WriteSecret(t.Context(), rootPath(name), api.SecretWrite{Data: map[string]json.RawMessage{
+			"username": quoted(tenants.Root), "password": quoted(tenants.Password),
+		}})
+		if err != nil {
+			t.Fatalf("write the root secret: %v", err)
+		}
+		config["root_credentials_path"], config["parameters"] = rootPath(name), tenants.Parameters()
+	}
+	raw, err := json.Marshal(config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := v.admin.CreateEngine(t.Context(), api.EngineRequest{Name: name, Type: "custom", Config: raw}); err != nil {
+		t.Fatalf("make the engine: %v; output: %s", err, v.Output())
+	}
+}
+
+// TestCustomRefuses: what is no program of the operator's is refused when the engine is saved; a
+// program that fails is an engine_error with its code and none of its words, and what it may have made
+// is revoked.
+func TestCustomRefuses(t *testing.T) {
+	t.Parallel()
+	folder := customtest.New(t)
+	folder.Add(t, "fails", []byte(`#!/bin/sh
+read -r request
+case "$request" in
+*'"function":"check"'*) echo '{"ok": true}';;
+*'"function":"revoke"'*) echo '{}';;
+*) echo "hunter2hunter2"; exit 3;;
+esac
+`))
+	v := newVault(t, folder.Env()...)
+	for _, command := range []string{"absent", "../fails", "/bin/sh", folder.Dir + "/fails", ""} {
+		_, err := v.admin.CreateEngine(t.Context(), api.EngineRequest{Name: "own", Type: "custom",
+			Config: json.RawMessage(`{"runtime": "exec", "command": "` + command + `"}`)})
+		mustFail(t, command, err, client.InvalidConfig)
+	}
+	v.customEngine(t, "own", "fails", nil)
+	v.role(t, "own", client.Document{"name": "any"})
+	_, err := v.admin.GenerateCredential(t.Context(), "own", "any", api.CredsRequest{})
+	mustFail(t, "a program that fails", err, client.EngineError)
+	var refused *client.Error
+	if errors.As(err, &refused) && (refused.Details["code"] != "program_failed" || strings.Contains(refused.Message, "hunter2")) {
+		t.Errorf("%+v", refused)
+	}
+	// It is dead for good when the program's time is over, until which nobody knows.
+	eventually(t, time.Minute, "what it may have made is revoked", func() bool {
+		leases, err := client.Collect(v.admin.Leases(t.Context(), client.LeaseFilter{Engine: "own"}))
+		return err == nil && len(leases) == 1 && leases[0].Revocation != nil && leases[0].Revocation.Reason == api.ReasonIssueFailed &&
+			leases[0].Revocation.Attempts > 0
+	})
+}
