@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -43,7 +42,7 @@ func TestScript(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	v.scriptEngine(t, "messages", string(text), "http://"+server.API, root, password)
+	v.scriptEngine(t, "messages", string(text), []string{"http://" + server.API}, root, password, false)
 	v.role(t, "messages", client.Document{"name": "worker", "parameters": client.Document{"write": ".*", "read": ".*", "configure": ".*"}})
 	app := v.account(t, "app", "dynamic/messages/worker")
 
@@ -138,7 +137,7 @@ func TestHostileScript(t *testing.T) {
 
 	const password = "never-to-be-shown-4711"
 	v := newVault(t, scripting()...)
-	v.scriptEngine(t, "good", "def issue(ctx): return {'data': {'password': random.password()}}\ndef revoke(ctx): pass\n", source.URL, "admin", password)
+	v.scriptEngine(t, "good", "def issue(ctx): return {'data': {'password': random.password()}}\ndef revoke(ctx): pass\n", []string{source.URL}, "admin", password, false)
 	v.role(t, "good", client.Document{"name": "reader"})
 	deeds := map[string]struct{ body, code string }{
 		"loops":       {"while True: _x = 1", script.CodeSteps},
@@ -156,7 +155,7 @@ func TestHostileScript(t *testing.T) {
 		"sleeps":      {"_sleep()", script.CodeTime},
 		"outputs":     {"return {'data': {'a': 'x' * 10000000}}", script.CodeOutput},
 		"elsewhere":   {fmt.Sprintf("http.get('http://%s/')", loopback.Listener.Addr()), script.CodeHost},
-		"the server":  {"http.get('http://127.0.0.1:" + port(t, v.URL) + "/')", script.CodeHost},
+		"the server":  {"http.get('" + v.URL + "/')", script.CodeHost},
 		"leaks a ref": {"return {'data': {'a': 'b'}, 'ref': root.password}", script.CodeOutput},
 	}
 	helpers := `
@@ -178,11 +177,11 @@ def issue(ctx):
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			engine := strings.ReplaceAll(name, " ", "-")
-			v.scriptEngine(t, engine, helpers+deed.body+"\n", source.URL, "admin", password)
+			v.scriptEngine(t, engine, helpers+deed.body+"\n", []string{source.URL, v.URL}, "admin", password, deed.code == script.CodeTime)
 			v.role(t, engine, client.Document{"name": "reader"})
 			_, err := v.admin.GenerateCredential(t.Context(), engine, "reader", api.CredsRequest{})
 			var refused *client.Error
-			if !errors.As(err, &refused) || !strings.Contains(refused.Message, deed.code) || strings.Contains(fmt.Sprint(refused), password) {
+			if !errors.As(err, &refused) || !strings.Contains(refused.Message, deed.code+" at ") || strings.Contains(fmt.Sprint(refused), password) {
 				t.Errorf("%v", err)
 			}
 			v.revoke(t, v.issue(t, v.admin, "good", "reader", time.Minute))
@@ -192,40 +191,39 @@ def issue(ctx):
 		if n := inside.Load(); n > 0 {
 			t.Errorf("a listener of this machine that is on no list got %d requests", n)
 		}
-		if left := children(t); len(left) > 0 {
-			t.Errorf("interpreters are left running: %v", left)
-		}
+		eventually(t, time.Minute, "no interpreter is left running", func() bool { return len(v.interpreters(t)) == 0 })
 	})
 }
 
-func port(t *testing.T, url string) string {
+// interpreters are the processes that the server has started for scripts.
+func (v *vault) interpreters(t *testing.T) (found []string) {
 	t.Helper()
-	_, port, err := net.SplitHostPort(url[strings.LastIndex(url, "/")+1:])
-	if err != nil {
-		t.Fatal(err)
+	var dev struct {
+		PID int `json:"pid"`
 	}
-	return port
-}
-
-// children are the processes of interpreters whose parent is dead or no test's: all that there are when
-// no call is under way.
-func children(t *testing.T) (found []string) {
-	t.Helper()
-	files, err := filepath.Glob("/proc/[0-9]*/cmdline")
+	text, err := os.ReadFile(filepath.Join(v.Dir, "dev.json"))
+	if err == nil {
+		err = json.Unmarshal(text, &dev)
+	}
+	if err != nil || dev.PID == 0 {
+		t.Fatalf("find the server's process: %v", err)
+	}
+	files, err := filepath.Glob("/proc/[0-9]*/status")
 	if err != nil {
 		t.Fatal(err)
 	}
 	for _, file := range files {
-		line, err := os.ReadFile(file)
-		if err == nil && strings.Contains(string(line), script.ChildFlag) {
-			found = append(found, file)
+		status, err := os.ReadFile(file)
+		if err == nil && strings.Contains(string(status), fmt.Sprintf("\nPPid:\t%d\n", dev.PID)) {
+			found = append(found, string(status))
 		}
 	}
 	return found
 }
 
-// scriptEngine makes an engine of a script that may speak to url.
-func (v *vault) scriptEngine(t *testing.T, name, text, url, root, password string) {
+// scriptEngine makes an engine of a script that may speak to hosts; the first is its parameter url.
+// Hasty is one with little patience.
+func (v *vault) scriptEngine(t *testing.T, name, text string, hosts []string, root, password string, hasty bool) {
 	t.Helper()
 	v.remember(password)
 	_, err := v.admin.WriteSecret(t.Context(), rootPath(name), api.SecretWrite{Data: map[string]json.RawMessage{
@@ -234,9 +232,11 @@ func (v *vault) scriptEngine(t *testing.T, name, text, url, root, password strin
 	if err != nil {
 		t.Fatalf("write the root secret of %s: %v", name, err)
 	}
-	document := scriptDocument(t, name, text, []string{url}, map[string]any{
-		"root_credentials_path": rootPath(name), "parameters": map[string]string{"url": url},
-	})
+	more := map[string]any{"root_credentials_path": rootPath(name), "parameters": map[string]string{"url": hosts[0]}}
+	if hasty {
+		more["operation_timeout"] = "5s"
+	}
+	document := scriptDocument(t, name, text, hosts, more)
 	if _, err := v.admin.CreateEngine(t.Context(), document); err != nil {
 		t.Fatalf("make the engine %s: %v; output: %s", name, err, v.Output())
 	}
@@ -244,7 +244,7 @@ func (v *vault) scriptEngine(t *testing.T, name, text, url, root, password strin
 
 func scriptDocument(t *testing.T, name, text string, hosts []string, more map[string]any) api.EngineRequest {
 	t.Helper()
-	config := map[string]any{"runtime": "starlark", "script": text, "http_hosts": hosts, "operation_timeout": "15s"}
+	config := map[string]any{"runtime": "starlark", "script": text, "http_hosts": hosts, "operation_timeout": "60s"}
 	for key, value := range more {
 		config[key] = value
 	}

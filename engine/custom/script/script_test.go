@@ -9,21 +9,31 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"net/netip"
 	"os"
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/scaivault/scaivault/engine"
 	"github.com/scaivault/scaivault/engine/custom/script"
+	"github.com/scaivault/scaivault/internal/dial"
 	"github.com/scaivault/scaivault/internal/statement"
 )
 
 func TestMain(m *testing.M) {
-	if slices.Equal(os.Args[1:], []string{script.ChildFlag}) {
-		os.Exit(script.Child(os.Stdin, os.Stdout))
+	if len(os.Args) == 2 {
+		switch os.Args[1] {
+		case script.ChildFlag:
+			os.Exit(script.Child(os.Stdin, os.Stdout))
+		case probeFlag:
+			os.Exit(probe())
+		case parentFlag:
+			os.Exit(parent())
+		}
 	}
 	os.Exit(m.Run())
 }
@@ -275,6 +285,61 @@ func BenchmarkCall(b *testing.B) {
 	for b.Loop() {
 		if _, err := r.Call(b.Context(), script.Issue, nil); err != nil {
 			b.Fatal(err)
+		}
+	}
+}
+
+// names answers the addresses of a name, each time the next.
+type names struct{ next atomic.Int64 }
+
+func (n *names) LookupNetIP(context.Context, string, string) ([]netip.Addr, error) {
+	answers := []string{"203.0.113.7", "127.0.0.1", "169.254.169.254", "10.1.2.3"}
+	return []netip.Addr{netip.MustParseAddr(answers[int(n.next.Add(1)-1)%len(answers)])}, nil
+}
+
+// A name that leads to another address at each look-up leads to none that scripts may not reach.
+func TestRebinding(t *testing.T) {
+	t.Parallel()
+	var reached []string
+	r, _ := runner(t, "def issue(ctx):\n    for _ in range(9):\n        http.get('http://rebind.example/')\n", func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Connection", "close")
+	})
+	server := r.Hosts[0].Address
+	dialer := &dial.Dialer{Resolver: &names{}, Through: func(ctx context.Context, network, address string) (net.Conn, error) {
+		reached = append(reached, address)
+		return new(net.Dialer).DialContext(ctx, network, server) // in the place of a public one
+	}}
+	r.Client = engine.HTTPClient(engine.Options{Dial: dialer.DialContext}, nil, 2)
+	r.Hosts = []script.Host{{Scheme: "http", Address: "rebind.example:80"}}
+	_, err := r.Call(t.Context(), script.Issue, nil)
+	var f *script.Failure
+	if !errors.As(err, &f) || f.Code != script.CodeHost || !slices.Equal(reached, []string{"203.0.113.7:80"}) {
+		t.Errorf("%v, reached %v", err, reached)
+	}
+}
+
+func TestHosts(t *testing.T) {
+	t.Parallel()
+	for text, want := range map[string]string{
+		"Example.com": "https example.com:443", "example.com:8443": "https example.com:8443", "https://example.com": "https example.com:443",
+		"http://127.0.0.1:15672": "http 127.0.0.1:15672", "http://localhost": "http localhost:80", "[::1]:1": "https [::1]:1",
+	} {
+		if h, err := script.ParseHost(text); err != nil || h.Scheme+" "+h.Address != want {
+			t.Errorf("%s: %v, %v", text, h, err)
+		}
+	}
+	for _, text := range []string{"", "http://example.com", "https://a:b@example.com", "example.com/path", "ftp://example.com", "example.com:0", "example.com:99999", "https://example.com?x", "*"} {
+		if h, err := script.ParseHost(text); err == nil && text != "*" {
+			t.Errorf("%s: %v", text, h)
+		}
+	}
+	host := script.Host{Scheme: "https", Address: "api.example.com:443"}
+	for pattern, want := range map[string]bool{
+		"api.example.com": true, "API.example.com:443": true, "*.example.com": true, "*.example.com:443": true, "*.com": true,
+		"example.com": false, "api.example.com:8443": false, "*.api.example.com": false, "*": false, "*ple.com": false, "": false,
+	} {
+		if got := host.Within([]string{"other.org", pattern}); got != want {
+			t.Errorf("%s: %t", pattern, got)
 		}
 	}
 }
