@@ -20,7 +20,7 @@ FUZZ_SECONDS ?= 10
 
 .DEFAULT_GOAL := help
 .PHONY: help build demo test unit race crash crash-nodes crash-matrix bad-disks fence-rounds end-to-end fuzz bench bench-scale fill lint fmt fmt-check vet vuln \
-	generate check-generated doc-tools postgres mysql redis mongodb test-mongodb tools clean
+	generate check-generated doc-tools postgres mysql redis rabbitmq mongodb test-mongodb tools clean
 
 help: ## This list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -32,16 +32,16 @@ demo: build ## A real PostgreSQL user made, used, renewed and killed; leaves not
 	scripts/demo.sh
 
 # All checks run even when one fails (-k), so that one run shows everything.
-test: postgres mysql redis mongodb tools ## Everything, with real servers: what CI runs
+test: postgres mysql redis rabbitmq mongodb tools ## Everything, with real servers: what CI runs
 	@mkdir -p .cache && : > $(EXCEPTIONS)
 	@$(MAKE) -k --no-print-directory unit fmt-check vet lint check-generated vuln; status=$$?; \
 	if [ -s $(EXCEPTIONS) ]; then echo; echo 'Declared exceptions of this run:'; sed 's/^/  /' $(EXCEPTIONS); fi; \
 	exit $$status
 
-unit: postgres mysql redis mongodb doc-tools ## Only go test
+unit: postgres mysql redis rabbitmq mongodb doc-tools ## Only go test
 	$(GO) test -count=1 -timeout 30m -p $(TEST_PACKAGES) ./...
 
-race: postgres mysql redis mongodb ## The domain and the engines with the race detector
+race: postgres mysql redis rabbitmq mongodb ## The domain and the engines with the race detector
 	$(GO) test -race -count=1 -timeout 60m -p $(TEST_PACKAGES) ./internal/... ./engine/... ./client/...
 
 crash: postgres ## kill -9, SIGSTOP and broken networks under load for SECONDS, half of them on each store; SEED repeats a schedule
@@ -52,7 +52,7 @@ crash-nodes: postgres ## The same for three nodes on one PostgreSQL store only, 
 	SCAIVAULT_CRASH_SECONDS=$(CRASH_SECONDS) SCAIVAULT_CRASH_SUMMARY=$(CURDIR)/.cache/crash-nodes-summary.md \
 	$(GO) test -count=1 -timeout 120m -v -run 'TestChaos/three' ./test/crash $(if $(SEED),-seed $(SEED))
 
-crash-matrix: postgres mysql redis mongodb ## The server killed at every named moment, on both stores, with every version of the source
+crash-matrix: postgres mysql redis rabbitmq mongodb ## The server killed at every named moment, on both stores, with every version of the source
 	@set -o pipefail; SCAIVAULT_TEST_FULL=1 $(GO) test -count=1 -timeout 60m -v -run 'TestCrashMatrix|TestPowerLoss|TestMongoDBCrashes' ./test/failpoints | grep -vE '^ *(=== |--- PASS)'
 
 fence-rounds: postgres ## Fifty revocations in the middle of 20 issuers on three nodes; none survives
@@ -61,7 +61,7 @@ fence-rounds: postgres ## Fifty revocations in the middle of 20 issuers on three
 bad-disks: ## Power cuts, failed flushes, full disks, flipped bits, older copies: the whole matrix, printed
 	SCAIVAULT_TEST_FULL=1 $(GO) test -count=1 -timeout 60m -v ./test/disk
 
-end-to-end: postgres mysql redis mongodb ## The end-to-end tests with the numbers that are promised: 5,000 leases, 500 overdue, 500 rounds
+end-to-end: postgres mysql redis rabbitmq mongodb ## The end-to-end tests with the numbers that are promised: 5,000 leases, 500 overdue, 500 rounds
 	SCAIVAULT_TEST_FULL=1 $(GO) test -count=1 -timeout 60m -v ./test/e2e
 
 fuzz: ## Every fuzz target for FUZZ_SECONDS
@@ -112,6 +112,9 @@ postgres: ## Bring the PostgreSQL versions that the demo and the tests use
 mysql: ## Bring the MariaDB and the MySQL that the tests use
 	@mkdir -p .cache
 	@scripts/install-mysql.sh $(EXCEPTIONS)
+
+rabbitmq: ## Bring the RabbitMQ that the tests of scripts use
+	@scripts/install-rabbitmq.sh
 
 redis: ## Bring the Redis and the Valkey that the tests use
 	@mkdir -p .cache
