@@ -96,7 +96,8 @@ func (e *Engine) read(q *request, reply json.RawMessage, into any) error {
 		decode = json.Unmarshal
 	}
 	if err := decode(reply, into); err != nil {
-		return e.broken(q, &failure{codeReply, replyError(err.Error())})
+		_, what, _ := strings.Cut(err.Error(), "body: ") // the decoder is that of requests
+		return e.broken(q, &failure{codeReply, replyError(what)})
 	}
 	if into != &either {
 		return nil

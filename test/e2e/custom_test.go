@@ -3,6 +3,8 @@ package e2e_test
 import (
 	"encoding/json"
 	"errors"
+	"os/exec"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -11,6 +13,7 @@ import (
 	"github.com/scaivault/scaivault/client"
 	"github.com/scaivault/scaivault/test/customtest"
 	"github.com/scaivault/scaivault/test/pgtest"
+	"github.com/scaivault/scaivault/test/vaulttest"
 )
 
 // TestCustom is the life of credentials that a program makes: the example of the guide.
@@ -155,4 +158,36 @@ esac
 		return err == nil && len(leases) == 1 && leases[0].Revocation != nil && leases[0].Revocation.Reason == api.ReasonIssueFailed &&
 			leases[0].Revocation.Attempts > 0
 	})
+}
+
+// TestCustomCheck: authors try the example out by the command, and see what another does wrong.
+func TestCustomCheck(t *testing.T) {
+	t.Parallel()
+	folder := customtest.New(t)
+	tenants := customtest.NewTenants(t, folder, pgtest.Shared(t, 15))
+	folder.Add(t, "wrong", []byte("#!/bin/sh\nread -r request\necho '{\"ok\": true}'\n"))
+	check := func(program, stdin string, more ...string) (string, error) {
+		cmd := exec.Command(vaulttest.Program(t), append([]string{"custom", "check", filepath.Join(folder.Dir, program), "--user", folder.User, "--operation-timeout", "60s"}, more...)...)
+		cmd.Stdin = strings.NewReader(stdin)
+		out, err := cmd.CombinedOutput()
+		return string(out), err
+	}
+	parameters, err := json.Marshal(tenants.Parameters())
+	if err != nil {
+		t.Fatal(err)
+	}
+	out, err := check(customtest.Program, `{"username": "`+tenants.Root+`", "password": "`+tenants.Password+`"}`,
+		"--root", "-", "--parameters", string(parameters), "--role-parameters", `{"tenant": "acme"}`)
+	if err != nil || strings.Count(out, "pass  ") != 13 || strings.Contains(out, tenants.Password) {
+		t.Errorf("%v\n%s", err, out)
+	}
+	if left := tenants.Names(t, "v_trial_"); len(left) > 0 {
+		t.Errorf("left at the source: %v", left)
+	}
+	if out, err := check("wrong", ""); err == nil || !strings.Contains(out, "FAIL  issue makes a credential") || !strings.Contains(out, "laws are not kept") {
+		t.Errorf("%v\n%s", err, out)
+	}
+	if out, err := check("absent", ""); err == nil || !strings.Contains(out, "there is no program absent") {
+		t.Errorf("%v\n%s", err, out)
+	}
 }
