@@ -9,6 +9,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -31,8 +32,20 @@ type Server struct {
 	STOMP string // host:port
 
 	dir     string
+	ports   [ports]int
 	process *servertest.Process
+	mapper  *servertest.Process // Erlang's own, without which RabbitMQ stops after a minute
 }
+
+// The ports of a server.
+const (
+	apiPort = iota
+	stompPort
+	amqpPort
+	mapperPort
+	nodePort // of Erlang nodes among themselves
+	ports
+)
 
 // The administrator that a fresh server has.
 const (
@@ -50,21 +63,23 @@ func Start(dir string) (*Server, error) {
 		return nil, err
 	}
 	s := &Server{dir: dir}
-	var ports [3]int
-	for i := range ports {
-		if ports[i], err = freeport.Pick(); err != nil {
+	for i := range s.ports {
+		if s.ports[i], err = freeport.Pick(); err != nil {
 			return nil, err
 		}
 	}
-	s.API, s.STOMP = local(ports[0]), local(ports[1])
+	s.API, s.STOMP = local(s.ports[apiPort]), local(s.ports[stompPort])
 	for name, text := range map[string]string{
 		"rabbitmq.conf": fmt.Sprintf("management.tcp.ip = 127.0.0.1\nmanagement.tcp.port = %d\nstomp.listeners.tcp.1 = %s\nlisteners.tcp.1 = %s\n"+
-			"collect_statistics_interval = 1000\nlog.console = true\nlog.console.level = debug\nlog.file = false\n", ports[0], s.STOMP, local(ports[2])),
+			"collect_statistics_interval = 1000\nlog.console = true\nlog.console.level = debug\nlog.file = false\n", s.ports[apiPort], s.STOMP, local(s.ports[amqpPort])),
 		"enabled_plugins": "[rabbitmq_management, rabbitmq_stomp].\n",
 	} {
 		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
 			return nil, err
 		}
+	}
+	if err := s.startMapper(root); err != nil {
+		return nil, fmt.Errorf("start Erlang's port mapper: %w", err)
 	}
 	log, err := os.Create(s.logFile())
 	if err != nil {
@@ -74,6 +89,7 @@ func Start(dir string) (*Server, error) {
 	cmd := s.command(root)
 	cmd.Stdout, cmd.Stderr = log, log
 	if s.process, err = servertest.Start(cmd, s.ready); err != nil {
+		_ = s.mapper.Kill() // nothing needs it
 		log, _ := os.ReadFile(s.logFile())
 		return nil, fmt.Errorf("start RabbitMQ: %w; its log: %s", err, log)
 	}
@@ -98,16 +114,32 @@ func find() (string, error) {
 	return root, nil
 }
 
+func (s *Server) startMapper(root string) (err error) {
+	port := strconv.Itoa(s.ports[mapperPort])
+	cmd := exec.Command(filepath.Join(first(filepath.Join(root, "usr", "lib", "erlang", "erts-*", "bin")), "epmd"), "-port", port, "-address", "127.0.0.1") //nolint:noctx // ended by Stop
+	cmd.Dir, cmd.Env = s.dir, []string{"PATH=/usr/bin:/bin"}
+	s.mapper, err = servertest.Start(cmd, func() bool { return listens(local(s.ports[mapperPort])) })
+	return err
+}
+
+func listens(address string) bool {
+	conn, err := net.Dial("tcp", address) //nolint:noctx // on loopback: at once or never
+	return err == nil && conn.Close() == nil
+}
+
 // command starts the virtual machine itself: the packages' scripts know the packages' folders only.
 func (s *Server) command(root string) *exec.Cmd {
 	erlang := filepath.Join(root, "usr", "lib", "erlang")
 	bin := first(filepath.Join(erlang, "erts-*", "bin"))
 	home := first(filepath.Join(root, "usr", "lib", "rabbitmq", "lib", "rabbitmq_server-*"))
+	node := strconv.Itoa(s.ports[nodePort])
 	cmd := exec.Command(filepath.Join(bin, "erlexec"), //nolint:noctx // ended by Stop
 		"-noinput", "-boot", filepath.Join(erlang, "bin", "start_sasl"), "-s", "rabbit", "boot",
-		"-dist_listen", "false", "-sname", "test@localhost", "+W", "w", "+sbwt", "none", "+S", "1:1")
+		"-sname", "test@localhost", "-start_epmd", "false", "-kernel", "inet_dist_use_interface", "{127,0,0,1}",
+		"-kernel", "inet_dist_listen_min", node, "-kernel", "inet_dist_listen_max", node, "+W", "w", "+sbwt", "none", "+S", "1:1")
 	cmd.Dir = s.dir
 	cmd.Env = []string{
+		"ERL_EPMD_PORT=" + strconv.Itoa(s.ports[mapperPort]), "ERL_EPMD_ADDRESS=127.0.0.1",
 		"HOME=" + s.dir, "PATH=/usr/bin:/bin", "LC_ALL=C.UTF-8", "ROOTDIR=" + erlang, "BINDIR=" + bin, "EMU=beam", "PROGNAME=erl",
 		"ERL_LIBS=" + filepath.Join(home, "plugins"), "RABBITMQ_HOME=" + home, "RABBITMQ_PLUGINS_DIR=" + filepath.Join(home, "plugins"),
 		"RABBITMQ_BASE=" + s.dir, "RABBITMQ_NODENAME=test@localhost", "RABBITMQ_MNESIA_BASE=" + filepath.Join(s.dir, "mnesia"), "RABBITMQ_LOG_BASE=" + s.dir,
@@ -129,12 +161,11 @@ func (s *Server) ready() bool {
 	if err != nil || status != http.StatusOK {
 		return false
 	}
-	conn, err := net.Dial("tcp", s.STOMP) //nolint:noctx // on loopback: at once or never
-	return err == nil && conn.Close() == nil
+	return listens(s.STOMP)
 }
 
 // Stop is kill -9.
-func (s *Server) Stop() error { return s.process.Kill() }
+func (s *Server) Stop() error { return errors.Join(s.process.Kill(), s.mapper.Kill()) }
 
 func (s *Server) logFile() string { return filepath.Join(s.dir, "log") }
 
