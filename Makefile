@@ -77,7 +77,7 @@ fill: ## N leases into the store that DATA_DIR or DATABASE_URL names, while no s
 	$(GO) run ./test/load fill -n $(N)
 
 lint: tools ## golangci-lint with .golangci.yml
-	$(TOOLS)/golangci-lint run ./...
+	$(TOOLS)/golangci-lint run --allow-serial-runners ./...
 
 fmt: ## Format the source
 	gofmt -w $$(find . -name '*.go' -not -path './.cache/*')
