@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/scaivault/scaivault/engine"
+	"github.com/scaivault/scaivault/internal/failpoint"
 	"github.com/scaivault/scaivault/internal/statement"
 	"github.com/scaivault/scaivault/internal/strictjson"
 )
@@ -69,9 +70,11 @@ func (e *Engine) Issue(ctx context.Context, p *engine.Plan) (engine.Recipe, erro
 	until := p.ExpiresAt.UTC()
 	q.ExpiresAt = &until
 	var made issued
+	ctx = failpoint.OnSending(ctx, failpoint.F3)
 	if err := e.call(ctx, &q, &made); err != nil {
 		return nil, err
 	}
+	failpoint.Hit(failpoint.F5)
 	if why := made.wrong(p.Username); why != "" {
 		return nil, e.broken(&q, &failure{code: codeReply, err: replyError(why)})
 	}

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/scaivault/scaivault/engine"
+	"github.com/scaivault/scaivault/internal/failpoint"
 )
 
 // maxResidue bounds what a program may say of what it left.
@@ -18,9 +19,11 @@ func (e *Engine) Revoke(ctx context.Context, raw engine.Recipe) (engine.Outcome,
 	}
 	var done revoked
 	q := r.request(functionRevoke)
+	ctx = failpoint.OnSending(ctx, failpoint.R2)
 	if err := e.call(ctx, &q, &done); err != nil {
 		return engine.Outcome{}, err
 	}
+	failpoint.Hit(failpoint.R3)
 	return engine.Outcome{Residue: q.shown(done.Residue, maxResidue), EffectiveAt: done.EffectiveAt}, nil
 }
 

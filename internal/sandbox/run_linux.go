@@ -11,6 +11,8 @@ import (
 	"sync"
 	"syscall"
 	"time"
+
+	"github.com/scaivault/scaivault/internal/failpoint"
 )
 
 // patience is how long a supervisor may take to kill what it was told to, before it is killed itself.
@@ -125,6 +127,7 @@ func (r *run) finish(ctx context.Context, g *group, input []byte) error {
 	go func() {
 		_, _ = r.input.Write(input) // a program need not read; Close below ends the wait for one that does not
 		r.input.Close()
+		failpoint.Sent(ctx)
 	}()
 	reading.Go(func() {
 		var over bool
