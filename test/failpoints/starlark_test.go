@@ -41,13 +41,13 @@ func TestCrashMatrixStarlark(t *testing.T) {
 	}
 }
 
-// reachedByScript are the points that a script comes to: one that knows no last request has no F5, and
-// a root that only a script knows how to use is rotated by hand. The short form has those at the source.
+// reachedByScript are the points that a script comes to: a root that only a script knows how to use is
+// rotated by hand. The short form has those at the source.
 func reachedByScript(p failpoint.Point) bool {
 	if full() {
-		return p != failpoint.F5 && !strings.HasPrefix(string(p), "root-")
+		return !strings.HasPrefix(string(p), "root-")
 	}
-	return slices.Contains([]failpoint.Point{failpoint.F3, failpoint.F4, failpoint.F6, failpoint.R2, failpoint.Disabled}, p)
+	return slices.Contains([]failpoint.Point{failpoint.F3, failpoint.F4, failpoint.F5, failpoint.F6, failpoint.R2, failpoint.Disabled}, p)
 }
 
 func inRabbitMQ(server *rabbitmqtest.Server, script, role string) target {

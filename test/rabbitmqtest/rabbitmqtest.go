@@ -226,6 +226,26 @@ func (s *Server) AddUser(name, password, tags string) error {
 	return err
 }
 
+// AddTags gives a user tags and keeps its password.
+func (s *Server) AddTags(name, tags string) error {
+	path := "/api/users/" + url.PathEscape(name)
+	_, answer, err := s.Ask(http.MethodGet, path, nil)
+	if err != nil {
+		return err
+	}
+	var user struct {
+		Hash string `json:"password_hash"`
+	}
+	if err := json.Unmarshal(answer, &user); err != nil {
+		return err
+	}
+	status, answer, err := s.Ask(http.MethodPut, path, map[string]string{"password_hash": user.Hash, "tags": tags})
+	if err == nil && status >= http.StatusMultipleChoices {
+		err = fmt.Errorf("give user %s tags: %d %s", name, status, answer)
+	}
+	return err
+}
+
 // Session is a connection of a user over STOMP.
 type Session struct {
 	conn   net.Conn

@@ -48,8 +48,8 @@ func (c *call) request(ctx context.Context, w wish) (reply, error) {
 	}
 	defer answer.Body.Close()
 	if !question {
-		c.hit(failpoint.F3, failpoint.R2)
-		defer c.hit(failpoint.F4, failpoint.Disabled)
+		failpoint.Sent(ctx)
+		defer c.betweenTwo()
 	}
 	body, err := io.ReadAll(io.LimitReader(answer.Body, maxResponseBody+1))
 	switch {
@@ -65,13 +65,13 @@ func (c *call) request(ctx context.Context, w wish) (reply, error) {
 	return reply{Response: &response{Status: answer.StatusCode, Headers: headers, Body: body}}, nil
 }
 
-// hit is the moment issue in an issuance, and revoke in a revocation.
-func (c *call) hit(issue, revoke failpoint.Point) {
+// betweenTwo is a moment at which something is done at the source, and more is to come.
+func (c *call) betweenTwo() {
 	switch c.function {
 	case Issue:
-		failpoint.Hit(issue)
+		failpoint.Hit(failpoint.F4)
 	case Revoke:
-		failpoint.Hit(revoke)
+		failpoint.Hit(failpoint.Disabled)
 	}
 }
 
