@@ -30,7 +30,7 @@ func (e *Engine) Check(ctx context.Context) engine.Health {
 		}
 		return h
 	}
-	h.Warnings = found.Warnings
+	h.Warnings = append(e.cautions, found.Warnings...)
 	if e.source != "" && e.identity(found) != e.source {
 		h.Status, h.Error = "misconfigured", "the program works on another source than when it was opened"
 	}

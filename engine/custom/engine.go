@@ -55,8 +55,10 @@ type Engine struct {
 	options engine.Options
 	log     *slog.Logger
 	runtime runtime
-	source  string          // its identity
-	can     map[string]bool // the functions of those that are not required
+	source  string // its identity
+	// cautions are warnings about the host.
+	cautions []string
+	can      map[string]bool // the functions of those that are not required
 
 	all     chan struct{} // one token per call under way
 	issuing chan struct{} // one token per call under way that is no revocation
@@ -80,6 +82,9 @@ func (t Type) Open(ctx context.Context, o engine.Options) (engine.Engine, error)
 	}
 	if e.runtime, err = t.runtime(ctx, c, o, e.log); err != nil {
 		return nil, err
+	}
+	if c.Runtime == runtimeExec && t.Host.User == nil {
+		e.cautions = []string{"programs run as the server's own user: have the operator give them one with CUSTOM_PROGRAMS_USER"}
 	}
 	found, err := e.ask(ctx)
 	if err != nil {

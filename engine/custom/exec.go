@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"log/slog"
+	"os"
 
 	"github.com/scaivault/scaivault/internal/sandbox"
 )
@@ -38,6 +39,23 @@ func environment() []string {
 	return []string{"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "LANG=C.UTF-8"}
 }
 
+// paths are what a program may use of the host: its own folder, what is installed, and places for
+// temporary files. The server's data and keys lie elsewhere, /etc/scaivault among them.
+func (h Host) paths() *sandbox.Paths {
+	p := &sandbox.Paths{
+		Read: []string{h.Programs, "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32", "/usr", "/opt", "/nix/store", "/proc", "/dev/fd",
+			"/run/systemd/resolve", "/run/resolvconf", "/run/NetworkManager", "/run/postgresql", "/var/run/postgresql"},
+		Write: []string{"/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom", "/dev/shm", "/tmp", "/var/tmp"},
+	}
+	entries, _ := os.ReadDir("/etc") // without it there is nothing to allow
+	for _, entry := range entries {
+		if entry.Name() != "scaivault" {
+			p.Read = append(p.Read, "/etc/"+entry.Name())
+		}
+	}
+	return p
+}
+
 // call implements runtime.
 func (x *executable) call(ctx context.Context, q *request) (json.RawMessage, error) {
 	path, wrong := x.host.program(x.command)
@@ -49,7 +67,7 @@ func (x *executable) call(ctx context.Context, q *request) (json.RawMessage, err
 		return nil, &failure{codeStart, err}
 	}
 	result, err := x.host.Sandbox.Run(ctx, sandbox.Command{
-		Path: path, Env: environment(), Input: append(input, '\n'), User: x.host.User,
+		Path: path, Env: environment(), Input: append(input, '\n'), User: x.host.User, Paths: x.host.paths(),
 		Limits: sandbox.Limits{Output: maxReply, Messages: maxMessages, Processes: maxProcesses, Memory: maxMemory,
 			FileSize: maxFileSize, OpenFiles: maxOpenFiles},
 	})

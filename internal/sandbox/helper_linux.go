@@ -35,6 +35,7 @@ type task struct {
 	Args  []string `json:"args,omitempty"`
 	Env   []string `json:"env,omitempty"`
 	User  *User    `json:"user,omitempty"`
+	Paths *Paths   `json:"paths,omitempty"`
 	Files int      `json:"files,omitempty"`
 	Limits
 	Time  time.Duration `json:"time,omitempty"`
@@ -240,6 +241,9 @@ func (t *task) become() error {
 		if err := unix.Prctl(set.option, set.value, 0, 0, 0); err != nil {
 			return errors.New(set.what + ": " + err.Error())
 		}
+	}
+	if err := t.Paths.restrict(); err != nil {
+		return err
 	}
 	syscall.Umask(0o077)
 	err := syscall.Exec(t.Path, append([]string{t.Path}, t.Args...), t.Env)

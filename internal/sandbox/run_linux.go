@@ -93,7 +93,7 @@ func (r *run) start(ctx context.Context, helper []string, c Command, g *group) (
 			*p.ours, theirs = writing, append(theirs, reading)
 		}
 	}
-	task := task{Path: c.Path, Args: c.Args, Env: c.Env, User: c.User, Limits: c.Limits, Files: len(c.Files), Group: g.path()}
+	task := task{Path: c.Path, Args: c.Args, Env: c.Env, User: c.User, Paths: c.Paths, Limits: c.Limits, Files: len(c.Files), Group: g.path()}
 	if deadline, ok := ctx.Deadline(); ok {
 		task.Time = time.Until(deadline)
 	}

@@ -25,6 +25,7 @@ type Command struct {
 	Input []byte     // all of its standard input
 	Files []*os.File // its descriptors from 3 on; they stay the caller's
 	User  *User      // nil for this process's own
+	Paths *Paths     // that it may use; nil for all that its user may
 	Limits
 }
 
@@ -32,6 +33,13 @@ type Command struct {
 type User struct {
 	UID uint32 `json:"uid"`
 	GID uint32 `json:"gid"`
+}
+
+// Paths are those that a program may use, with all that lies below them. What is not there is left
+// out.
+type Paths struct {
+	Read  []string `json:"read,omitempty"` // and execute
+	Write []string `json:"write,omitempty"`
 }
 
 // Limits of a program. Time is that of the context which [Sandbox.Run] gets.

@@ -6,10 +6,13 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/scaivault/scaivault/internal/sandbox"
 )
@@ -247,5 +250,30 @@ func TestServerKilled(t *testing.T) {
 			t.Fatalf("a minute after its server was killed: %v", b.running())
 		}
 		time.Sleep(10 * time.Millisecond)
+	}
+}
+
+// Paths that a program is not given are closed to it, whatever its user may: it reads no other file and
+// kills no other process.
+func TestPaths(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	secret := filepath.Join(b.dir, "secret")
+	given := filepath.Join(b.dir, "given")
+	if err := errors.Join(os.WriteFile(secret, []byte("hunter2"), 0o644), os.Chmod(secret, 0o644), os.Mkdir(given, 0o777), os.Chmod(given, 0o777)); err != nil {
+		t.Fatal(err)
+	}
+	if version, _, err := unix.Syscall(unix.SYS_LANDLOCK_CREATE_RULESET, 0, 0, unix.LANDLOCK_CREATE_RULESET_VERSION); err != 0 || version < 6 {
+		t.Logf("this kernel cannot: version %d of Landlock, %v", version, err)
+		return
+	}
+	c := b.command(`cat "$1" || echo unread; echo more >> "$1" || echo unwritten; echo x > "$2/file" && cat "$2/file"
+kill -0 "$3" || echo unkilled; [ "$(id -u)" != 0 ] && cat "/proc/$3/environ" || echo unseen; ls "$4" || echo unlisted; echo done > /dev/null && echo null`)
+	c.User = nil // this very user: only the paths are between; root reads the memory of all by its own right
+	c.Args = []string{secret, given, strconv.Itoa(os.Getpid()), "/root"}
+	c.Paths = &sandbox.Paths{Read: []string{"/bin", "/usr", "/lib", "/lib64", "/etc", "/proc", c.Path, filepath.Join(b.dir, "absent")}, Write: []string{given, "/dev/null"}}
+	r, err := b.run(c, enough)
+	if want := "unread\nunwritten\nx\nunkilled\nunseen\nunlisted\nnull\n"; err != nil || string(r.Output) != want {
+		t.Errorf("%v: %s%s", err, r.Output, r.Messages)
 	}
 }

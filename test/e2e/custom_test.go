@@ -1,11 +1,14 @@
 package e2e_test
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -190,4 +193,64 @@ func TestCustomCheck(t *testing.T) {
 	if out, err := check("absent", ""); err == nil || !strings.Contains(out, "there is no program absent") {
 		t.Errorf("%v\n%s", err, out)
 	}
+}
+
+// TestNeighbourOfHostilePrograms: while programs of one engine fork, loop and flood, another engine of
+// the same server gives and ends credentials. How much longer that takes is printed, not judged: it is
+// the machine's affair.
+func TestNeighbourOfHostilePrograms(t *testing.T) {
+	t.Parallel()
+	folder := customtest.New(t)
+	const healthy = `#!/bin/sh
+read -r request
+case "$request" in
+*'"function":"check"'*) echo '{"ok": true}'; exit;;
+*'"function":"revoke"'*) echo '{}'; exit;;
+esac
+`
+	for name, script := range map[string]string{
+		"forks":  `while :; do setsid sh -c 'while :; do setsid sleep 1000 & done' & done`,
+		"loops":  `while :; do :; done`,
+		"floods": `exec cat /dev/zero`,
+	} {
+		folder.Add(t, name, []byte(healthy+script+"\n"))
+	}
+	v := newVault(t, folder.Env()...)
+	s := newSource(t, pgtest.Shared(t, 17), functions)
+	v.engine(t, s, "db", nil)
+	v.role(t, "db", reader("reader"))
+	lives := func(n int) (times []time.Duration) {
+		for range n {
+			begun := time.Now()
+			v.revoke(t, v.issue(t, v.admin, "db", "reader", time.Minute))
+			times = append(times, time.Since(begun))
+		}
+		slices.Sort(times)
+		return times
+	}
+	n := size(50, 500)
+	lives(5)
+	alone := lives(n)
+
+	ctx, cancel := context.WithCancel(t.Context())
+	var hostile sync.WaitGroup
+	for _, name := range []string{"forks", "loops", "floods"} {
+		v.customEngine(t, name, name, nil)
+		v.role(t, name, client.Document{"name": "any"})
+		hostile.Go(func() {
+			for ctx.Err() == nil {
+				_, err := v.ask(ctx, v.admin, name, "any", 0)
+				if ctx.Err() == nil && !errors.Is(err, client.EngineError) {
+					t.Errorf("%s: %v", name, err)
+					return
+				}
+			}
+		})
+	}
+	beside := lives(n)
+	cancel()
+	hostile.Wait()
+	p99 := func(times []time.Duration) time.Duration { return times[len(times)*99/100] }
+	t.Logf("a credential made and ended, p50 and p99 of %d: alone %s, %s; beside hostile programs %s, %s: p99 times %.1f",
+		n, alone[n/2], p99(alone), beside[n/2], p99(beside), float64(p99(beside))/float64(p99(alone)))
 }
