@@ -8,7 +8,7 @@ TOOLS := .cache/tools
 EXCEPTIONS := .cache/exceptions
 
 # What the tests run against; each is a target that brings it.
-SERVERS := postgres mysql redis mongodb sshd
+SERVERS := postgres mysql redis rabbitmq mongodb sshd
 
 # Packages tested at the same time: each may run several database servers.
 TEST_PACKAGES ?= 2
@@ -132,6 +132,9 @@ redis: ## Bring the Redis and the Valkey that the tests use
 mongodb: ## Bring the FerretDB that the tests use in the place of a MongoDB
 	@mkdir -p .cache && touch $(EXCEPTIONS)
 	@scripts/install-ferretdb.sh $(EXCEPTIONS)
+
+rabbitmq: ## Bring the RabbitMQ that the tests of scripts use
+	@scripts/install-rabbitmq.sh
 
 sshd: ## Bring the OpenSSH that the tests use
 	@mkdir -p .cache

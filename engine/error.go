@@ -30,7 +30,11 @@ const (
 type Error struct {
 	Kind   Kind
 	Reason string
-	Err    error
+	// Code tells programs what was wrong with an answer that the source did give, or with what gives it:
+	// the error is then one of the engine, not of a source that is away. Empty where there is no more to
+	// tell than the Kind.
+	Code string
+	Err  error
 }
 
 func (e *Error) Error() string {

@@ -3,6 +3,7 @@ package builtin
 
 import (
 	"github.com/scaivault/scaivault/engine"
+	"github.com/scaivault/scaivault/engine/custom"
 	"github.com/scaivault/scaivault/engine/mongodb"
 	"github.com/scaivault/scaivault/engine/mysql"
 	"github.com/scaivault/scaivault/engine/postgresql"
@@ -10,9 +11,11 @@ import (
 	"github.com/scaivault/scaivault/engine/ssh"
 )
 
-// Types are all kinds of sources. Another engine is one more line.
-func Types() []engine.Type {
+// Types are all kinds of sources. Another engine is one more line. The programs of custom engines are
+// the host's.
+func Types(programs custom.Host) []engine.Type {
 	return []engine.Type{
+		custom.Type{Host: programs},
 		mongodb.Type{},
 		mysql.Type{},
 		postgresql.Type{},

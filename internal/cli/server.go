@@ -163,7 +163,8 @@ func (a *app) dev(ctx context.Context, dir, address string) error {
 }
 
 // devSetting takes from the environment only what cannot make dev reach beyond
-// its folder and the loopback.
+// its folder and the loopback, and the programs and scripts that somebody
+// wants to try.
 func (a *app) devSetting(dir, address string) func(env string) (string, bool) {
 	return func(env string) (string, bool) {
 		switch env {
@@ -175,7 +176,8 @@ func (a *app) devSetting(dir, address string) func(env string) (string, bool) {
 			return a.devMetrics(), true
 		case "LOG_FORMAT":
 			return "text", true
-		case "LOG_LEVEL", "SCAIVAULT_RATE_LIMITS", "LEASE_RETENTION", "AUDIT_RETENTION":
+		case "LOG_LEVEL", "SCAIVAULT_RATE_LIMITS", "LEASE_RETENTION", "AUDIT_RETENTION",
+			"CUSTOM_PROGRAMS_DIR", "CUSTOM_PROGRAMS_USER", "CUSTOM_SCRIPT_HOSTS", "CUSTOM_SCRIPT_NETWORKS":
 			value := a.env(env)
 			return value, value != ""
 		}

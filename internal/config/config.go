@@ -40,6 +40,12 @@ type Config struct {
 	LeaseRetention time.Duration
 	AuditRetention time.Duration
 	AuditSinks     []string // as audit.OpenSink reads them
+
+	ProgramsDir  string // of the programs that custom engines may run; "" for none
+	ProgramsUser string // whom they run as, a name or UID:GID; "" for the server's own user
+
+	ScriptHosts    []string       // that scripts of custom engines may speak to
+	ScriptNetworks []netip.Prefix // private ones that these hosts may be in
 }
 
 // Setting is one value that can be set: by environment variable Env, or by flag Flag.
@@ -68,6 +74,10 @@ func Settings() []Setting {
 		{Env: "LEASE_RETENTION", Default: "30d", Doc: "how long ended leases are kept"},
 		{Env: "AUDIT_RETENTION", Default: year, Doc: "how long audit entries are kept"},
 		{Env: "AUDIT_SINKS", Doc: "where audit entries go besides the store, with commas between: file:PATH, stdout, syslog"},
+		{Env: "CUSTOM_PROGRAMS_DIR", Doc: "folder of the programs that custom engines may run; only root and the server's user may be able to write to it (default none)"},
+		{Env: "CUSTOM_PROGRAMS_USER", Doc: "user that these programs run as, a name or UID:GID; needed where the server runs as root (default the server's own)"},
+		{Env: "CUSTOM_SCRIPT_HOSTS", Doc: "hosts that scripts of custom engines may speak to, with commas between: host, host:port or *.example.com (default none)"},
+		{Env: "CUSTOM_SCRIPT_NETWORKS", Doc: "loopback and private networks that these hosts may be in, such as 10.1.0.0/16,127.0.0.0/8 (default none: public addresses only)"},
 	}
 	for i := range settings {
 		settings[i].Flag = strings.ReplaceAll(strings.ToLower(strings.TrimPrefix(settings[i].Env, "SCAIVAULT_")), "_", "-")
@@ -105,7 +115,11 @@ func Load(lookup func(env string) (string, bool)) (*Config, error) {
 		RateLimits:     l.limits("SCAIVAULT_RATE_LIMITS"),
 		LeaseRetention: l.retention("LEASE_RETENTION"),
 		AuditRetention: l.retention("AUDIT_RETENTION"),
-		AuditSinks:     strings.FieldsFunc(l.values["AUDIT_SINKS"], func(r rune) bool { return r == ',' }),
+		AuditSinks:     list(l.values["AUDIT_SINKS"]),
+		ProgramsDir:    l.values["CUSTOM_PROGRAMS_DIR"],
+		ProgramsUser:   l.values["CUSTOM_PROGRAMS_USER"],
+		ScriptHosts:    list(l.values["CUSTOM_SCRIPT_HOSTS"]),
+		ScriptNetworks: l.networks("CUSTOM_SCRIPT_NETWORKS"),
 	}
 	if c.SealKeyFile == "" {
 		c.SealKeyFile = filepath.Join(c.DataDir, "seal.key")
@@ -189,6 +203,23 @@ func (l *loader) database(env string) statement.Secret {
 		return ""
 	}
 	return statement.Secret(v)
+}
+
+// list takes apart what stands between commas.
+func list(text string) []string {
+	return strings.FieldsFunc(text, func(r rune) bool { return r == ',' })
+}
+
+func (l *loader) networks(env string) (networks []netip.Prefix) {
+	for _, text := range list(l.values[env]) {
+		p, err := netip.ParsePrefix(text)
+		if err != nil {
+			l.wrong("%s: write networks such as 10.1.0.0/16, with commas between", env)
+			return nil
+		}
+		networks = append(networks, p)
+	}
+	return networks
 }
 
 func (l *loader) oneOf(env string, known ...string) string {

@@ -31,6 +31,9 @@ type Dialer struct {
 	Policy   Policy
 	Timeout  time.Duration // DefaultTimeout when zero
 	Resolver Resolver      // net.DefaultResolver when nil
+	// Through makes the connection to an address that the policy permits, where another dialer's policy
+	// must permit it, too; the system does when it is nil.
+	Through func(ctx context.Context, network, address string) (net.Conn, error)
 }
 
 // DialContext connects to "host:port" over tcp, tcp4 or tcp6, or to the path of
@@ -74,25 +77,31 @@ func (d *Dialer) DialContext(ctx context.Context, network, address string) (net.
 			return nil, fault.New(fault.InvalidConfig, "connect to %s, port %d: it is %s, where no connections are made", host, port, reason)
 		}
 	}
-	return dialFirst(ctx, network, host, port, addresses)
+	return d.dialFirst(ctx, network, host, port, addresses)
 }
 
 // dialFirst tries the addresses in turn; each gets its share of the time left,
 // so that one that swallows packets does not hide the next.
-func dialFirst(ctx context.Context, network, host string, port uint16, addresses []netip.Addr) (net.Conn, error) {
+func (d *Dialer) dialFirst(ctx context.Context, network, host string, port uint16, addresses []netip.Addr) (net.Conn, error) {
+	through := d.Through
+	if through == nil {
+		through = new(net.Dialer).DialContext
+	}
 	var last error
 	for i, a := range addresses {
 		attempt, cancel := ctx, context.CancelFunc(func() {})
 		if deadline, ok := ctx.Deadline(); ok {
 			attempt, cancel = context.WithTimeout(ctx, time.Until(deadline)/time.Duration(len(addresses)-i))
 		}
-		var dialer net.Dialer
-		conn, err := dialer.DialContext(attempt, network, netip.AddrPortFrom(a, port).String())
+		conn, err := through(attempt, network, netip.AddrPortFrom(a, port).String())
 		cancel()
 		if err == nil {
 			return conn, nil
 		}
 		last = err
+	}
+	if errors.Is(last, fault.InvalidConfig) {
+		return nil, last
 	}
 	return nil, fault.New(fault.EngineUnavailable, "connect to %s, port %d: %s", host, port, describe(last)).Because(last)
 }

@@ -9,6 +9,7 @@ import (
 
 	"github.com/scaivault/scaivault/api"
 	"github.com/scaivault/scaivault/engine/builtin"
+	"github.com/scaivault/scaivault/engine/custom"
 	"github.com/scaivault/scaivault/internal/access"
 	"github.com/scaivault/scaivault/internal/audit"
 	"github.com/scaivault/scaivault/internal/clock"
@@ -18,6 +19,7 @@ import (
 	"github.com/scaivault/scaivault/internal/metrics"
 	"github.com/scaivault/scaivault/internal/quarantine"
 	"github.com/scaivault/scaivault/internal/rotation"
+	"github.com/scaivault/scaivault/internal/sandbox"
 	"github.com/scaivault/scaivault/internal/seal"
 	"github.com/scaivault/scaivault/internal/secret"
 	"github.com/scaivault/scaivault/internal/server"
@@ -65,9 +67,16 @@ func (n *Node) assemble(ctx context.Context, o Options, metricsListener net.List
 	door := access.New(access.Config{Store: p.store, Limits: n.config.RateLimits, Logger: n.log,
 		BootstrapUsed: p.tokenFile.remove})
 
+	box := sandbox.New(sandbox.Self())
+	n.onClose(func(context.Context) error { box.Close(); return nil })
+	programs, err := custom.NewHost(n.config.ProgramsDir, n.config.ProgramsUser, box)
+	if err != nil {
+		return nil, err
+	}
+	programs.ScriptHosts, programs.ScriptNetworks = n.config.ScriptHosts, n.config.ScriptNetworks
 	secrets := secret.New(p.store, door, keys)
 	sources := source.New(source.Config{
-		Store: p.store, Door: door, Secrets: secrets, Keys: keys, EndBindings: access.EndBindings, Types: append(builtin.Types(), o.Engines...),
+		Store: p.store, Door: door, Secrets: secrets, Keys: keys, EndBindings: access.EndBindings, Types: append(builtin.Types(programs), o.Engines...),
 		Namer: statement.NewNamer(p.store.Installation(), nameKey, nil), Dial: n.dialer(metricsListener).DialContext, Logger: n.log,
 	})
 	leases := lease.New(lease.Config{Store: p.store, Clock: guard, Door: door, Sources: sources, Metrics: p.metrics, Logger: n.log})

@@ -394,13 +394,18 @@ func Fault(engineName string, err error) *fault.Error {
 	}
 	code := fault.EngineError
 	what := "the source of engine %s refused: %s"
-	switch e.Kind {
-	case engine.Unreachable, engine.Uncertain, engine.Busy:
+	switch {
+	case e.Kind == engine.Uncertain && e.Code != "":
+		what = "the source of engine %s failed: %s"
+	case e.Kind == engine.Unreachable, e.Kind == engine.Uncertain, e.Kind == engine.Busy:
 		code, what = fault.EngineUnavailable, "the source of engine %s cannot be used now: %s"
-	case engine.WrongServer:
+	case e.Kind == engine.WrongServer:
 		what = "engine %s reaches another server than before: %s"
 	}
 	f := fault.New(code, what, engineName, e.Reason).With("engine", engineName).With("reason", e.Reason).Because(e)
+	if e.Code != "" {
+		f = f.With("code", e.Code)
+	}
 	if code == fault.EngineUnavailable {
 		f = f.After(5 * time.Second)
 	}

@@ -52,11 +52,12 @@ func build(t *testing.T) (bin string) {
 	return bin
 }
 
-func (v *vault) startServer(t *testing.T) {
+func (v *vault) startServer(t *testing.T, env ...string) {
 	t.Helper()
 	dir := t.TempDir()
 	server := exec.Command(filepath.Join(v.bin, "scaivault"), "dev", "--data", dir)
 	server.Env = []string{"PATH=" + os.Getenv("PATH"), "HOME=" + dir, "SCAIVAULT_RATE_LIMITS=off"}
+	server.Env = append(server.Env, env...)
 	var log strings.Builder
 	server.Stderr = &log
 	if err := server.Start(); err != nil {

@@ -1,0 +1,9 @@
+//go:build !linux
+
+package script
+
+import "syscall"
+
+const self = "scaivault"
+
+func childAttributes() *syscall.SysProcAttr { return nil }

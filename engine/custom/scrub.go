@@ -1,0 +1,84 @@
+package custom
+
+import (
+	"encoding/json"
+	"log/slog"
+	"slices"
+	"strings"
+)
+
+const (
+	redacted = "[redacted]"
+	// shortestSecret keeps a port or a short word among the root's fields from blacking out every log.
+	shortestSecret = 6
+
+	maxLines = 50
+	maxLine  = 500
+)
+
+// said logs what a program wrote beside its reply, line by line, without the secrets that it was given
+// and those that its reply gives.
+func (q *request) said(log *slog.Logger, text string, reply json.RawMessage) {
+	secrets := append(q.secrets(), secretsOf(reply)...)
+	lines := strings.Split(strings.TrimSpace(scrub(text, secrets)), "\n")
+	for i, line := range lines {
+		if i == maxLines {
+			log.Warn("a program said more than is logged", "function", q.Function, "lines", len(lines)-maxLines)
+			return
+		}
+		if line != "" {
+			log.Info("a program said", "function", q.Function, "name", q.Name, "text", printable(line, maxLine))
+		}
+	}
+}
+
+// secrets are the root's.
+func (q *request) secrets() (values []string) {
+	for _, value := range q.Root {
+		values = append(values, value.Reveal())
+	}
+	return values
+}
+
+// secretsOf are those of an issuance's reply, if it is one.
+func secretsOf(reply json.RawMessage) (values []string) {
+	var made issued
+	if json.Unmarshal(reply, &made) != nil {
+		return nil
+	}
+	for field, value := range made.Data {
+		if !slices.Contains(made.Public, field) {
+			values = append(values, value)
+		}
+	}
+	return values
+}
+
+// scrub takes secrets out of a text, in the forms in which they usually stand there: as they are, as
+// JSON has them, and each line of those that have several.
+func scrub(text string, secrets []string) string {
+	for _, secret := range secrets {
+		for _, form := range append([]string{secret, quoted(secret, true), quoted(secret, false)}, strings.Split(secret, "\n")...) {
+			if len(form) >= shortestSecret {
+				text = strings.ReplaceAll(text, form, redacted)
+			}
+		}
+	}
+	return text
+}
+
+// quoted is a text as it stands between the quotes of JSON.
+func quoted(text string, html bool) string {
+	var b strings.Builder
+	encoder := json.NewEncoder(&b)
+	encoder.SetEscapeHTML(html)
+	if encoder.Encode(text) != nil {
+		return ""
+	}
+	return strings.TrimSuffix(strings.TrimPrefix(b.String(), `"`), "\"\n")
+}
+
+// shown is a text of a program as people may see it: one line, bounded, without the root's secrets.
+func (q *request) shown(text string, limit int) string {
+	return printable(scrub(text, q.secrets()), limit)
+}

@@ -1,0 +1,68 @@
+#!/usr/bin/env bash
+# Brings the RabbitMQ that the tests of scripts run against.
+#
+#   scripts/install-rabbitmq.sh
+#
+# Debian's packages, RabbitMQ's and those of Erlang, are unpacked into the
+# git-ignored .cache/rabbitmq, which needs no root, starts nothing and leaves
+# the machine's packages and apt's own state alone. Safe to run again; needs no
+# network once it is there.
+#
+# Environment: SCAIVAULT_TEST_RABBITMQ names a folder to use instead, with
+# usr/lib/erlang and usr/lib/rabbitmq in it, such as / itself.
+set -euo pipefail
+
+repo=$(cd "$(dirname "$0")/.." && pwd -P)
+cache=$repo/.cache/rabbitmq
+
+suite=bookworm
+keyring=/usr/share/keyrings/debian-archive-keyring.gpg
+mirror=http://deb.debian.org/debian
+packages="rabbitmq-server erlang-base"
+for part in asn1 crypto eldap ftp inets mnesia os-mon parsetools public-key runtime-tools ssl syntax-tools tftp tools xmerl; do
+	packages="$packages erlang-$part"
+done
+
+say() { printf '%s\n' "$*" >&2; }
+
+# runs prints the version of a RabbitMQ whose Erlang works here.
+runs() {
+	local beam server
+	beam=$(echo "$1"/usr/lib/erlang/erts-*/bin/beam.smp)
+	server=$(echo "$1"/usr/lib/rabbitmq/lib/rabbitmq_server-*)
+	[ -x "$beam" ] && [ -d "$server/plugins" ] && ! ldd "$beam" | grep -q 'not found' && echo "${server##*-}"
+}
+
+# apt with a state of its own: apt verifies the signatures, as always.
+apt() {
+	apt-get -qq -o Dir::Etc::sourcelist="$cache/sources.list" -o Dir::Etc::sourceparts=- \
+		-o Dir::State::lists="$cache/lists" -o Dir::Cache="$cache/archives" -o APT::Sandbox::User=root "$@" >&2
+}
+
+unpack() (
+	command -v apt-get >/dev/null && command -v dpkg-deb >/dev/null || { say "there is no apt-get here to download with"; exit 1; }
+	[ -r "$keyring" ] || { say "there is no $keyring to verify packages by"; exit 1; }
+	mkdir -p "$cache/lists/partial" "$cache/archives/archives/partial"
+	printf "deb [signed-by=$keyring] $mirror %s main\n" $suite >"$cache/sources.list"
+	printf "deb [signed-by=$keyring] $mirror-security %s main\n" $suite-security >>"$cache/sources.list"
+	apt update
+	work=$(mktemp -d "$cache/.new.XXXXXX")
+	trap 'rm -rf "$work"' EXIT
+	cd "$work"
+	say "rabbitmq: downloading (about 32 MB)"
+	# shellcheck disable=SC2086 # several packages
+	apt download $packages
+	for package in *.deb; do
+		dpkg-deb -x "$package" root
+	done
+	runs "$PWD/root" >/dev/null || { say "rabbitmq: Debian's build does not run on this machine"; exit 1; }
+	rm -rf "$cache/root"
+	mv root "$cache/root"
+)
+
+root=${SCAIVAULT_TEST_RABBITMQ:-$cache/root}
+if ! runs "$root" >/dev/null; then
+	[ -z "${SCAIVAULT_TEST_RABBITMQ:-}" ] || { say "rabbitmq: SCAIVAULT_TEST_RABBITMQ=$root holds none that runs"; exit 1; }
+	unpack || { say "rabbitmq: it could not be downloaded: install rabbitmq-server and set SCAIVAULT_TEST_RABBITMQ=/"; exit 1; }
+fi
+say "rabbitmq: $(runs "$root") in $root"
