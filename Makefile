@@ -20,7 +20,7 @@ FUZZ_SECONDS ?= 10
 
 .DEFAULT_GOAL := help
 .PHONY: help build demo test unit race crash crash-nodes crash-matrix bad-disks fence-rounds end-to-end fuzz bench bench-scale fill lint fmt fmt-check vet vuln \
-	generate check-generated doc-tools postgres mysql redis mongodb test-mongodb tools clean
+	generate check-generated doc-tools postgres mysql redis mongodb moto test-mongodb tools clean
 
 help: ## This list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -32,16 +32,16 @@ demo: build ## A real PostgreSQL user made, used, renewed and killed; leaves not
 	scripts/demo.sh
 
 # All checks run even when one fails (-k), so that one run shows everything.
-test: postgres mysql redis mongodb tools ## Everything, with real servers: what CI runs
+test: postgres mysql redis mongodb moto tools ## Everything, with real servers: what CI runs
 	@mkdir -p .cache && : > $(EXCEPTIONS)
 	@$(MAKE) -k --no-print-directory unit fmt-check vet lint check-generated vuln; status=$$?; \
 	if [ -s $(EXCEPTIONS) ]; then echo; echo 'Declared exceptions of this run:'; sed 's/^/  /' $(EXCEPTIONS); fi; \
 	exit $$status
 
-unit: postgres mysql redis mongodb doc-tools ## Only go test
+unit: postgres mysql redis mongodb moto doc-tools ## Only go test
 	$(GO) test -count=1 -timeout 30m -p $(TEST_PACKAGES) ./...
 
-race: postgres mysql redis mongodb ## The domain and the engines with the race detector
+race: postgres mysql redis mongodb moto ## The domain and the engines with the race detector
 	$(GO) test -race -count=1 -timeout 60m -p $(TEST_PACKAGES) ./internal/... ./engine/... ./client/...
 
 crash: postgres ## kill -9, SIGSTOP and broken networks under load for SECONDS, half of them on each store; SEED repeats a schedule
@@ -52,7 +52,7 @@ crash-nodes: postgres ## The same for three nodes on one PostgreSQL store only, 
 	SCAIVAULT_CRASH_SECONDS=$(CRASH_SECONDS) SCAIVAULT_CRASH_SUMMARY=$(CURDIR)/.cache/crash-nodes-summary.md \
 	$(GO) test -count=1 -timeout 120m -v -run 'TestChaos/three' ./test/crash $(if $(SEED),-seed $(SEED))
 
-crash-matrix: postgres mysql redis mongodb ## The server killed at every named moment, on both stores, with every version of the source
+crash-matrix: postgres mysql redis mongodb moto ## The server killed at every named moment, on both stores, with every version of the source
 	@set -o pipefail; SCAIVAULT_TEST_FULL=1 $(GO) test -count=1 -timeout 60m -v -run 'TestCrashMatrix|TestPowerLoss|TestMongoDBCrashes' ./test/failpoints | grep -vE '^ *(=== |--- PASS)'
 
 fence-rounds: postgres ## Fifty revocations in the middle of 20 issuers on three nodes; none survives
@@ -61,7 +61,7 @@ fence-rounds: postgres ## Fifty revocations in the middle of 20 issuers on three
 bad-disks: ## Power cuts, failed flushes, full disks, flipped bits, older copies: the whole matrix, printed
 	SCAIVAULT_TEST_FULL=1 $(GO) test -count=1 -timeout 60m -v ./test/disk
 
-end-to-end: postgres mysql redis mongodb ## The end-to-end tests with the numbers that are promised: 5,000 leases, 500 overdue, 500 rounds
+end-to-end: postgres mysql redis mongodb moto ## The end-to-end tests with the numbers that are promised: 5,000 leases, 500 overdue, 500 rounds
 	SCAIVAULT_TEST_FULL=1 $(GO) test -count=1 -timeout 60m -v ./test/e2e
 
 fuzz: ## Every fuzz target for FUZZ_SECONDS
@@ -120,6 +120,10 @@ redis: ## Bring the Redis and the Valkey that the tests use
 mongodb: ## Bring the FerretDB that the tests use in the place of a MongoDB
 	@mkdir -p .cache && touch $(EXCEPTIONS)
 	@scripts/install-ferretdb.sh $(EXCEPTIONS)
+
+moto: ## Bring the moto that the tests use in the place of AWS
+	@mkdir -p .cache && touch $(EXCEPTIONS)
+	@scripts/install-moto.sh $(EXCEPTIONS)
 
 test-mongodb: ## The tests of the engine for MongoDB on a real one: MONGODB_URL=mongodb://administrator:password@host:port
 	@test -n "$(MONGODB_URL)" || { echo 'write: make test-mongodb MONGODB_URL=mongodb://administrator:password@host:port'; exit 1; }
