@@ -1,6 +1,8 @@
 package awstest
 
 import (
+	"strings"
+
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/iam"
 	"github.com/aws/aws-sdk-go-v2/service/sts"
@@ -75,6 +77,14 @@ func (s *Server) Policy(user, name string) []Condition {
 		all = append(all, st.Condition)
 	}
 	return all
+}
+
+// RolePolicy tells whether a role has an inline policy of the name.
+func (s *Server) RolePolicy(arn, name string) bool {
+	s.one.Lock()
+	defer s.one.Unlock()
+	_, there := s.state.policies["role/"+arn[strings.LastIndex(arn, "/")+1:]][name]
+	return there
 }
 
 // Condition is that of a statement.
