@@ -20,7 +20,7 @@ FUZZ_SECONDS ?= 10
 
 .DEFAULT_GOAL := help
 .PHONY: help build demo test unit race crash crash-nodes crash-matrix bad-disks fence-rounds end-to-end fuzz bench bench-scale fill lint fmt fmt-check vet vuln \
-	generate check-generated doc-tools postgres mysql redis mongodb moto test-mongodb tools clean
+	generate check-generated doc-tools postgres mysql redis mongodb moto test-mongodb test-cloud weight tools clean
 
 help: ## This list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -88,6 +88,7 @@ fmt-check:
 
 vet:
 	$(GO) vet ./...
+	$(GO) vet -tags cloud ./engine/...
 
 vuln: tools ## Known vulnerabilities that our code can reach
 	@mkdir -p .cache
@@ -128,6 +129,12 @@ moto: ## Bring the moto that the tests use in the place of AWS
 test-mongodb: ## The tests of the engine for MongoDB on a real one: MONGODB_URL=mongodb://administrator:password@host:port
 	@test -n "$(MONGODB_URL)" || { echo 'write: make test-mongodb MONGODB_URL=mongodb://administrator:password@host:port'; exit 1; }
 	SCAIVAULT_TEST_MONGODB_URL='$(MONGODB_URL)' $(GO) test -count=1 -timeout 30m -v -run '$(REAL_MONGODB_TESTS)' ./engine/mongodb
+
+test-cloud: ## The suite of the engines for clouds on real accounts, which the environment names: see docs/engines/aws.md
+	$(GO) test -tags cloud -count=1 -timeout 60m -v -run '^TestCloud' ./engine/aws
+
+weight: build ## How large the program is, and how many modules are in it
+	@printf '%s bytes, %s modules\n' "$$(stat -c %s bin/scaivault)" "$$($(GO) version -m bin/scaivault | grep -c '^	dep')"
 
 tools: ## Build the pinned linters
 	@scripts/install-tools.sh

@@ -26,7 +26,7 @@ func TestNothingIsLeft(t *testing.T) {
 	e := a.open(t)
 	role := a.roleOf(t, "iam_user", map[string]any{"policy_arns": []string{"arn:aws:iam::aws:policy/ReadOnlyAccess"}})
 	var mu sync.Mutex
-	random, faults := rand.New(rand.NewPCG(1, 2)), map[awstest.Fault]int{} //nolint:gosec // a schedule that can be repeated
+	random, faults := rand.New(rand.NewPCG(1, 2)), map[awstest.Fault]int{} // a schedule that can be repeated
 	a.front.SetFault(func(string) awstest.Fault {
 		mu.Lock()
 		defer mu.Unlock()

@@ -42,10 +42,13 @@ const allowed = `{"Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Ac
 type account struct {
 	server *awstest.Server
 	front  *awstest.Front
-	root   awstest.Keys
-	user   string // root's
-	role   string // ARN of one that root may assume
-	namer  *statement.Namer
+
+	region, endpoint string // empty for AWS's own
+
+	root  awstest.Keys
+	user  string // root's
+	role  string // ARN of one that root may assume
+	namer *statement.Namer
 }
 
 // guide is a policy of the guide, as it is written there.
@@ -67,7 +70,8 @@ func guide(t testing.TB, name string) string {
 func newAccount(t testing.TB, more ...string) *account {
 	t.Helper()
 	s := servers.Shared(t)
-	a := &account{server: s, front: s.Front(t), namer: statement.NewNamer("inst_"+ident.New("tnt"), []byte("key of the test"), nil)}
+	a := &account{server: s, front: s.Front(t), region: awstest.Region, namer: statement.NewNamer("inst_"+ident.New("tnt"), []byte("key of the test"), nil)}
+	a.endpoint = a.front.URL
 	id := strings.TrimPrefix(ident.New("tnt"), "tnt_")
 	a.user = "scaivault-root-" + id
 	a.root = a.front.User(t, "/", a.user, strings.ReplaceAll(guide(t, "aws-root"), "user/scaivault-root", "user/"+a.user))
@@ -83,7 +87,7 @@ func newAccount(t testing.TB, more ...string) *account {
 
 func (a *account) options(extra map[string]any) engine.Options {
 	c := map[string]any{
-		"region": awstest.Region, "root_credentials_path": "infra/root", "iam_endpoint": a.front.URL, "sts_endpoint": a.front.URL,
+		"region": a.region, "root_credentials_path": "infra/root", "iam_endpoint": a.endpoint, "sts_endpoint": a.endpoint,
 		"operation_timeout": "60s", "connect_timeout": "30s", "consistency_delay": "1s",
 	}
 	for k, v := range extra {

@@ -48,7 +48,7 @@ func (a *app) awsProcess() *cobra.Command {
 					a.say("keep the credential: %v", err)
 				}
 			}
-			return json.NewEncoder(a.Out).Encode(credentials)
+			return json.NewEncoder(a.Out).Encode(credentials) //nolint:gosec // to print it is what the command is for
 		})
 	cmd.Long = `Print a new credential in the form that the AWS CLI and the SDKs want of a
 credential_process. In ~/.aws/config:
@@ -112,7 +112,7 @@ func keepCredentials(file string, c awsCredentials) error {
 		return err
 	}
 	defer os.Remove(next.Name()) // nothing is there once it was renamed
-	err = json.NewEncoder(next).Encode(c)
+	err = json.NewEncoder(next).Encode(c) //nolint:gosec // asked for, and readable by its owner alone
 	if err := errors.Join(err, next.Close()); err != nil {
 		return fmt.Errorf("write %s: %w", file, err)
 	}

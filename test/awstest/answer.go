@@ -103,3 +103,13 @@ func (s *state) simulate(form url.Values) answer {
 	}
 	return result("SimulatePrincipalPolicy", "<EvaluationResults>"+all.String()+"</EvaluationResults><IsTruncated>false</IsTruncated>")
 }
+
+// written answers GetUserPolicy with what moto was not shown.
+func (s *state) written(form url.Values) answer {
+	user, name := form.Get("UserName"), form.Get("PolicyName")
+	p, there := s.policies["user/"+user][name]
+	if !there {
+		return refusal(http.StatusNotFound, "NoSuchEntity", "The user policy with name %s cannot be found.", name)
+	}
+	return result("GetUserPolicy", "<UserName>"+escape(user)+"</UserName><PolicyName>"+escape(name)+"</PolicyName><PolicyDocument>"+url.QueryEscape(p.text)+"</PolicyDocument>")
+}

@@ -162,6 +162,8 @@ func (s *Server) handle(r *http.Request, body []byte, form url.Values, late lag)
 		return s.state.mint(h, form)
 	case action == "SimulatePrincipalPolicy":
 		return s.state.simulate(form)
+	case action == "GetUserPolicy":
+		return s.state.written(form)
 	case action == "GetCallerIdentity" && h.arn != "":
 		return result(action, "<Arn>"+h.arn+"</Arn><UserId>"+h.user+"</UserId><Account>"+Account+"</Account>")
 	case h.arn != "":

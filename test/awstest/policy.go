@@ -32,6 +32,8 @@ type statement struct {
 type policy struct {
 	Version   string      `json:"Version"`
 	Statement []statement `json:"Statement"`
+
+	text string // as it was written
 }
 
 // parsePolicy reads what moto accepts: a Statement that is one or several.

@@ -46,6 +46,7 @@ func (s *state) put(owner, name, text string) {
 	if err != nil {
 		return // moto refuses it
 	}
+	p.text = text
 	if s.policies[owner] == nil {
 		s.policies[owner] = map[string]policy{}
 	}

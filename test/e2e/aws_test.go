@@ -52,12 +52,16 @@ func TestAWS(t *testing.T) {
 	kept := v.generate(t, "reader", api.CredsRequest{})
 	second := api.Duration(time.Second)
 	short := v.generate(t, "reader", api.CredsRequest{TTL: &second})
+	name := v.lease(t, short.LeaseID).Username
 	v.Kill(t)
 	time.Sleep(time.Until(short.ExpiresAt) + 2*time.Second) // AWS compares whole seconds
 	mustNotWork(t, front, short)                            // by its own policy
+	if !slices.Contains(front.Users(t), name) {
+		t.Errorf("the user %s is gone: nobody was there to remove it", name)
+	}
 	v.again(t)
 	mustWork(t, front, kept)
-	eventually(t, time.Minute, "the user of who expired meanwhile is gone", func() bool { return !slices.Contains(front.Users(t), short.Data["username"]) })
+	eventually(t, time.Minute, "the user of who expired meanwhile is gone", func() bool { return !slices.Contains(front.Users(t), name) })
 	eventually(t, time.Minute, "its lease is revoked", func() bool { return v.lease(t, short.LeaseID).Status == api.LeaseRevoked })
 	v.endsLater(t, kept.LeaseID, time.Now().Add(5*time.Second))
 	mustNotWork(t, front, kept)
