@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/service/iam"
+	"github.com/aws/aws-sdk-go-v2/service/iam/types"
 
 	"github.com/scaivault/scaivault/engine"
 	"github.com/scaivault/scaivault/test/awstest"
@@ -228,4 +229,26 @@ func TestAnotherUserOfTheName(t *testing.T) {
 		t.Error("a user of another id was removed")
 	}
 	revoke(t, e, c.recipe)
+}
+
+// A user of ours is told by a mark over its name: neither one of another user, nor another
+// installation's, makes a user ours.
+func TestForeignMark(t *testing.T) {
+	t.Parallel()
+	a := newAccount(t)
+	e := a.open(t)
+	path, key := "/scaivault/", "scaivault:mark"
+	for _, mark := range []string{a.namer.Mark("aws/v_another"), a.namer.Mark("x"), ""} {
+		p := plan(t, e, a.roleOf(t, "iam_user"), time.Hour)
+		if _, err := a.front.Admin().CreateUser(t.Context(), &iam.CreateUserInput{UserName: &p.Username, Path: &path, Tags: []types.Tag{{Key: &key, Value: &mark}}}); err != nil {
+			t.Fatal(err)
+		}
+		if presence, err := e.Lookup(t.Context(), p.Recipe); err != nil || presence.State != engine.Foreign {
+			t.Errorf("mark %q: %+v, %v", mark, presence, err)
+		}
+		revoke(t, e, p.Recipe)
+		if !slices.Contains(a.front.Users(t), p.Username) {
+			t.Errorf("mark %q: the user was removed", mark)
+		}
+	}
 }

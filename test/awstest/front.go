@@ -2,6 +2,7 @@ package awstest
 
 import (
 	"bytes"
+	"context"
 	"io"
 	"net"
 	"net/http"
@@ -168,6 +169,8 @@ func (s *Server) handle(r *http.Request, body []byte, form url.Values, late lag)
 		return result(action, "<Arn>"+h.arn+"</Arn><UserId>"+h.user+"</UserId><Account>"+Account+"</Account>")
 	case h.arn != "":
 		return refusal(http.StatusForbidden, "AccessDenied", "the front knows no more of this session")
+	case action == "DeleteUser" && s.state.groups[form.Get("UserName")] > 0:
+		return refusal(http.StatusConflict, "DeleteConflict", "Cannot delete entity, must remove users from group first.")
 	case action == "AssumeRole":
 		if out, ok := s.mayAssume(form); !ok {
 			return out
@@ -228,7 +231,8 @@ func (s *Server) forward(r *http.Request, who signed, h *holder, body []byte, fo
 			body = []byte(rewritten.Encode())
 		}
 	}
-	out, err := http.NewRequestWithContext(r.Context(), http.MethodPost, "http://"+s.address+"/", bytes.NewReader(body))
+	// What has arrived is done, whether or not anybody still waits for the answer.
+	out, err := http.NewRequestWithContext(context.WithoutCancel(r.Context()), http.MethodPost, "http://"+s.address+"/", bytes.NewReader(body))
 	if err != nil {
 		return answer{status: http.StatusBadGateway}
 	}
