@@ -95,3 +95,29 @@ func TestRootAssumesARole(t *testing.T) {
 		t.Errorf("a role that is assumed by a role lasts two hours: %v", err)
 	}
 }
+
+// A request whose answer is lost is not sent again: nobody knows whether it was done, and a second
+// user or key would be nobody's.
+func TestNothingIsDoneTwice(t *testing.T) {
+	t.Parallel()
+	a := newAccount(t)
+	e := a.open(t)
+	for _, action := range []string{"CreateUser", "CreateAccessKey"} {
+		for _, fault := range []awstest.Fault{awstest.LoseAfter, awstest.FailAfter} {
+			asked := 0
+			a.front.SetFault(func(now string) awstest.Fault {
+				if now != action {
+					return awstest.None
+				}
+				asked++
+				return fault
+			})
+			p := plan(t, e, a.roleOf(t, "iam_user"), time.Hour)
+			if _, err := e.Issue(t.Context(), p); engine.KindOf(err) != engine.Uncertain || asked != 1 {
+				t.Errorf("%s, fault %d: asked %d times, %v", action, fault, asked, err)
+			}
+			a.front.SetFault(nil)
+			revoke(t, e, p.Recipe)
+		}
+	}
+}

@@ -26,6 +26,10 @@ func TestConformance(t *testing.T) {
 	}
 }
 
+// requests is how much longer than that of others the little patience of an engine is: what is one
+// message elsewhere are ten requests here, to a server that answers them one by one.
+const requests = 2
+
 func (a *account) target(t *testing.T, kind string) *enginetest.Target {
 	t.Helper()
 	extra := map[string]any{}
@@ -39,7 +43,8 @@ func (a *account) target(t *testing.T, kind string) *enginetest.Target {
 				extra["iam_endpoint"], extra["sts_endpoint"] = "http://"+o.Address, "http://"+o.Address
 			}
 			if o.OperationTimeout != 0 {
-				extra["operation_timeout"], extra["connect_timeout"] = o.OperationTimeout.String(), o.OperationTimeout.String()
+				patience := (requests * o.OperationTimeout).String()
+				extra["operation_timeout"], extra["connect_timeout"] = patience, patience
 			}
 			options := a.options(extra)
 			options.Node, options.Epoch = enginetest.Node, o.Epoch

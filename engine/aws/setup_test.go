@@ -24,10 +24,10 @@ import (
 // servers is the moto of this package: what tests make there bears names of their own.
 var servers awstest.Pool
 
-// TestMain runs many tests at once: they wait for the server more than they compute.
+// TestMain runs few tests at once: all wait for one server, which does one thing at a time.
 func TestMain(m *testing.M) {
 	flag.Parse()
-	if err := flag.Set("test.parallel", "8"); err != nil {
+	if err := flag.Set("test.parallel", "4"); err != nil {
 		panic(err)
 	}
 	status := m.Run()
