@@ -111,7 +111,7 @@ func keepCredentials(file string, c awsCredentials) error {
 	if err != nil {
 		return err
 	}
-	defer os.Remove(next.Name()) // nothing is there once it was renamed
+	defer os.Remove(next.Name())          // nothing is there once it was renamed
 	err = json.NewEncoder(next).Encode(c) //nolint:gosec // asked for, and readable by its owner alone
 	if err := errors.Join(err, next.Close()); err != nil {
 		return fmt.Errorf("write %s: %w", file, err)
