@@ -8,7 +8,7 @@ TOOLS := .cache/tools
 EXCEPTIONS := .cache/exceptions
 
 # What the tests run against; each is a target that brings it.
-SERVERS := postgres mysql redis rabbitmq mongodb sshd
+SERVERS := postgres mysql redis rabbitmq mongodb sshd moto
 
 # Packages tested at the same time: each may run several database servers.
 TEST_PACKAGES ?= 2
@@ -23,7 +23,7 @@ FUZZ_SECONDS ?= 10
 
 .DEFAULT_GOAL := help
 .PHONY: help build demo test test-all unit race crash crash-nodes crash-matrix bad-disks fence-rounds end-to-end fuzz bench bench-scale fill lint fmt fmt-check vet vuln \
-	generate check-generated doc-tools $(SERVERS) test-mongodb tools clean
+	generate check-generated doc-tools $(SERVERS) test-mongodb test-cloud weight tools clean
 
 help: ## This list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -100,6 +100,7 @@ fmt-check:
 
 vet:
 	$(GO) vet ./...
+	$(GO) vet -tags cloud ./engine/...
 
 vuln: tools ## Known vulnerabilities that our code can reach
 	@mkdir -p .cache
@@ -143,6 +144,16 @@ sshd: ## Bring the OpenSSH that the tests use
 test-mongodb: ## The tests of the engine for MongoDB on a real one: MONGODB_URL=mongodb://administrator:password@127.0.0.1:27017
 	@test -n "$(MONGODB_URL)" || { echo 'write: make test-mongodb MONGODB_URL=mongodb://administrator:password@127.0.0.1:27017, or the one that go run ./test/mongotest/serve prints'; exit 1; }
 	SCAIVAULT_TEST_MONGODB_URL='$(MONGODB_URL)' $(GO) test -count=1 -timeout 30m -v -run '$(REAL_MONGODB_TESTS)' ./engine/mongodb
+
+moto: ## Bring the moto that the tests use in the place of AWS
+	@mkdir -p .cache && touch $(EXCEPTIONS)
+	@scripts/install-moto.sh $(EXCEPTIONS)
+
+test-cloud: ## The suite of the engines for clouds on real accounts, which the environment names: see docs/engines/
+	$(GO) test -tags cloud -count=1 -timeout 60m -v -run '^TestCloud' ./engine/aws
+
+weight: build ## How large the program is, and how many modules are in it
+	@printf '%s bytes, %s modules\n' "$$(stat -c %s bin/scaivault)" "$$($(GO) version -m bin/scaivault | grep -c '^	dep')"
 
 tools: ## Build the pinned linters
 	@scripts/install-tools.sh

@@ -3,6 +3,7 @@ package builtin
 
 import (
 	"github.com/scaivault/scaivault/engine"
+	"github.com/scaivault/scaivault/engine/aws"
 	"github.com/scaivault/scaivault/engine/custom"
 	"github.com/scaivault/scaivault/engine/mongodb"
 	"github.com/scaivault/scaivault/engine/mysql"
@@ -15,6 +16,7 @@ import (
 // the host's.
 func Types(programs custom.Host) []engine.Type {
 	return []engine.Type{
+		aws.Type{},
 		custom.Type{Host: programs},
 		mongodb.Type{},
 		mysql.Type{},

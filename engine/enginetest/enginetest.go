@@ -165,6 +165,12 @@ func (b *bench) plan(e engine.Engine) *engine.Plan {
 	return p
 }
 
+// fixed tells whether the end of the target's credentials cannot be moved.
+func (b *bench) fixed() bool {
+	bounded, ok := b.target.Role.(engine.Bounded)
+	return ok && bounded.Bounds().Fixed
+}
+
 // issued is a credential that exists.
 type issued struct {
 	*engine.Plan

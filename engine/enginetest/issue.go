@@ -178,7 +178,7 @@ func testSecretsStayOutOfTheLog(b *bench) {
 	e := b.open()
 	c := b.issue(e)
 	b.works(c.Data)
-	if r, ok := e.(engine.Renewer); ok {
+	if r, ok := e.(engine.Renewer); ok && !b.fixed() {
 		if err := r.Renew(b.Context(), c.recipe, time.Now().Add(2*time.Hour)); err != nil {
 			b.Fatalf("renew: %v", err)
 		}

@@ -100,7 +100,7 @@ Exit codes: 0 done, 1 failed, 2 not authenticated, 3 not allowed, 4 not found,
 			root.AddCommand(c)
 		}
 	}
-	add("use", a.runCommand(), a.sshCommand(), a.dynamicCommand(), a.secretsCommand())
+	add("use", a.runCommand(), a.sshCommand(), a.awsCommand(), a.dynamicCommand(), a.secretsCommand())
 	add("manage", a.authCommand(), a.policiesCommand(), a.rotationCommand(), a.secretPoliciesCommand(), a.auditCommand(), a.clockCommand(), a.resumeCommand(), a.configCommand())
 	add("host", a.serverCommand(), a.devCommand(), a.bootstrapCommand(), a.backupCommand(), a.restoreCommand(), a.customCommand())
 	add("target", a.sshHostCommand())

@@ -64,14 +64,16 @@ MYSQL_USER and MYSQL_DATABASE, which are for the command: mysql -u "$MYSQL_USER"
 Redis it is REDISCLI_AUTH, which redis-cli reads, and REDIS_USERNAME, REDIS_PASSWORD,
 REDIS_HOST, REDIS_PORT and REDIS_TLS, if the caller may read the engine at all. For
 MongoDB it is MONGODB_URI, as mongosh and all drivers take it, if the caller may read
-the engine. Who may see the environment of the command sees its password: root, and the
+the engine. For AWS it is AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_SESSION_TOKEN,
+which is empty for an IAM user, and AWS_REGION if the caller may read the engine. Who may see the environment of the command sees its password: root, and the
 same user. With --env the command finds these names only:
 
   --env DB_USER=username --env DB_PASS=password --env DB_HOST=host
   --env 'DATABASE_URL=mysql://{{username}}:{{password|url}}@{{host}}:{{port}}/app'
 
 What has {{FIELD}} in it is a text, in which |url encodes a field for a URL. The fields
-are those of the credential, host, port, database, sslmode, uri (MongoDB) and lease_id.
+are those of the credential, host, port, database, sslmode, uri (MongoDB), region (AWS)
+and lease_id.
 The command does not find the token that run itself uses.`
 	cmd.Example = `  scaivault run --creds support-db/readonly -- psql -c 'SELECT count(*) FROM tickets'`
 	flags := cmd.Flags()

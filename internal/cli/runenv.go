@@ -15,7 +15,7 @@ import (
 
 // connection is what a command needs to use a credential.
 type connection struct {
-	plugin string            // empty where the caller may not read the engine
+	plugin string            // or the type of the engine where that is no database; empty where the caller may not read the engine
 	fields map[string]string // of the credential, and of its source as far as it is known
 }
 
@@ -24,14 +24,23 @@ func connectionOf(ctx context.Context, c *client.Client, lease *client.Lease) co
 	var config struct {
 		Plugin        string `json:"plugin"`
 		ConnectionURL string `json:"connection_url"`
+		Region        string `json:"region"`
 	}
 	engine, err := c.Engine(ctx, lease.Engine)
 	if err == nil && json.Unmarshal(engine.Config, &config) == nil {
-		n.plugin = config.Plugin
+		if n.plugin = config.Plugin; engine.Type != "database" {
+			n.plugin = engine.Type
+		}
 		maps.Copy(n.fields, sourceFields(config.ConnectionURL))
+	}
+	if config.Region != "" {
+		n.fields["region"] = config.Region
 	}
 	maps.Copy(n.fields, lease.Data())
 	n.fields["lease_id"] = lease.ID
+	if _, session := n.fields["session_token"]; !session && n.fields["access_key_id"] != "" {
+		n.fields["session_token"] = "" // hides the one that run itself may have been given
+	}
 	if n.plugin == "mongodb" {
 		n.fields["uri"] = mongodbURI(config.ConnectionURL, n.fields)
 	}
@@ -56,6 +65,11 @@ func usual(plugin string) map[string]string {
 			"REDISCLI_AUTH": "password", "REDIS_USERNAME": "username", "REDIS_PASSWORD": "password",
 			"REDIS_HOST": "host", "REDIS_PORT": "port", "REDIS_TLS": "tls",
 		}
+	case "aws":
+		return map[string]string{
+			"AWS_ACCESS_KEY_ID": "access_key_id", "AWS_SECRET_ACCESS_KEY": "secret_access_key", "AWS_SESSION_TOKEN": "session_token",
+			"AWS_REGION": "region",
+		}
 	case "mongodb": // its programs read nothing by themselves, and all take a URI
 		return map[string]string{"MONGODB_URI": "uri"}
 	}
@@ -79,13 +93,15 @@ func mongodbURI(connectionURL string, credential map[string]string) string {
 
 // environment gives the command its variables: those asked for, else those that
 // the source's own programs expect. A user name with a password from an engine
-// that may not be read is taken for PostgreSQL's.
+// that may not be read is taken for PostgreSQL's, an access key for one of AWS.
 func (n connection) environment(mapping map[string]string) ([]string, error) {
 	asked := len(mapping) > 0
 	switch {
 	case asked:
 	case n.plugin == "" && n.fields["password"] != "":
 		mapping = usual("postgresql")
+	case n.plugin == "" && n.fields["access_key_id"] != "":
+		mapping = usual("aws")
 	default:
 		mapping = usual(n.plugin)
 	}

@@ -23,7 +23,9 @@ func TestMain(m *testing.M) {
 	if err := flag.Set("test.parallel", "12"); err != nil {
 		panic(err)
 	}
-	os.Exit(pgtest.Main(m))
+	status := pgtest.Main(m)
+	accounts.Close()
+	os.Exit(status)
 }
 
 // full tells whether the long forms are asked for.
