@@ -179,7 +179,7 @@ func TestGeneratedKey(t *testing.T) {
 		}
 	}
 	issue(t, e, makes, fields{"generate_key": true})
-	p, recipe := issue(t, e, makes, nil)
+	p, recipe := issue(t, e, makes, fields{})
 	key, err := driver.ParsePrivateKey([]byte(p.Data["private_key"].Reveal()))
 	if err != nil {
 		t.Fatalf("read the private key: %v", err)
