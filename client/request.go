@@ -32,6 +32,7 @@ type request struct {
 	idempotent bool
 	anonymous  bool          // without the token
 	accept     int           // a status besides 2xx that is an answer, not an error
+	held       string        // entity tag of the copy that the caller holds
 	wait       time.Duration // how long the server was asked to wait
 }
 
@@ -117,6 +118,9 @@ func (c *Client) send(ctx context.Context, r request, target string, body []byte
 	hr.Header.Set("User-Agent", c.userAgent)
 	if contentType != "" {
 		hr.Header.Set("Content-Type", contentType)
+	}
+	if r.held != "" {
+		hr.Header.Set("If-None-Match", r.held)
 	}
 	if c.tenant != "" {
 		hr.Header.Set("X-Tenant-ID", c.tenant)

@@ -71,7 +71,7 @@ Where the server is and who is asking comes from SCAIVAULT_URL, SCAIVAULT_TOKEN
 from ~/.scaivault/config.json, which "scaivault auth login" writes.
 
 Exit codes: 0 done, 1 failed, 2 not authenticated, 3 not allowed, 4 not found,
-5 the request or the command line is not valid. "run" ends with its command's.`,
+5 the request or the command line is not valid. "run" and "ssh" end with their command's.`,
 		SilenceErrors: true,
 		SilenceUsage:  true,
 	}
@@ -92,6 +92,7 @@ Exit codes: 0 done, 1 failed, 2 not authenticated, 3 not allowed, 4 not found,
 		&cobra.Group{ID: "use", Title: "Use credentials and secrets:"},
 		&cobra.Group{ID: "manage", Title: "Manage:"},
 		&cobra.Group{ID: "host", Title: "On the server's host:"},
+		&cobra.Group{ID: "target", Title: "On hosts that people log in to:"},
 	)
 	add := func(group string, commands ...*cobra.Command) {
 		for _, c := range commands {
@@ -99,9 +100,10 @@ Exit codes: 0 done, 1 failed, 2 not authenticated, 3 not allowed, 4 not found,
 			root.AddCommand(c)
 		}
 	}
-	add("use", a.runCommand(), a.dynamicCommand(), a.secretsCommand())
+	add("use", a.runCommand(), a.sshCommand(), a.dynamicCommand(), a.secretsCommand())
 	add("manage", a.authCommand(), a.policiesCommand(), a.rotationCommand(), a.secretPoliciesCommand(), a.auditCommand(), a.clockCommand(), a.resumeCommand(), a.configCommand())
 	add("host", a.serverCommand(), a.devCommand(), a.bootstrapCommand(), a.backupCommand(), a.restoreCommand())
+	add("target", a.sshHostCommand())
 	root.AddCommand(a.versionCommand(), a.openAPICommand())
 	return root
 }

@@ -16,13 +16,18 @@ import (
 func (a *app) credsCommand() *cobra.Command {
 	var ttl string
 	var metadata map[string]string
+	var other []string
 	cmd := a.remote("creds ENGINE ROLE [--ttl 2h]", "make a credential and print it", 2,
 		func(ctx context.Context, c *client.Client, args []string) error {
 			life, err := durationFlag("ttl", ttl)
 			if err != nil {
 				return err
 			}
-			cred, err := c.GenerateCredential(ctx, args[0], args[1], api.CredsRequest{TTL: life, Metadata: metadata})
+			params := map[string]any{}
+			if err := set(params, other); err != nil {
+				return err
+			}
+			cred, err := c.GenerateCredential(ctx, args[0], args[1], api.CredsRequest{TTL: life, Metadata: metadata, Params: params})
 			if err != nil {
 				return err
 			}
@@ -41,6 +46,7 @@ over. To run one command with a credential, use "scaivault run", which does not
 show it to anybody and revokes it at the end.`
 	cmd.Flags().StringVar(&ttl, "ttl", "", "its life; the role's default when absent")
 	cmd.Flags().StringToStringVar(&metadata, "metadata", nil, "kept with the lease: NAME=VALUE; may be repeated")
+	cmd.Flags().StringArrayVar(&other, "set", nil, "a field that the engine wants, as NAME=VALUE; may be repeated")
 	return a.complete(cmd, engineNames, roleNames)
 }
 

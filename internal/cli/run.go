@@ -87,20 +87,18 @@ The command does not find the token that run itself uses.`
 // first line on no signal that can be caught ends the process before the
 // credential is given back.
 func (a *app) run(ctx context.Context, c *client.Client, o runOptions, args []string) error {
-	signals := make(chan os.Signal, 16)
-	signal.Notify(signals, passed()...)
-	defer signal.Stop(signals)
+	signals, release := catchSignals()
+	defer release()
 
 	mapping, err := parseEnv(o.env)
 	if err != nil {
 		return err
 	}
-	path, err := exec.LookPath(args[0])
+	path, err := a.find(args[0])
 	if err != nil {
-		a.say("run %s: %v", args[0], err)
-		return &childExit{code: 127}
+		return err
 	}
-	lease, err := generateForRun(ctx, c, o)
+	lease, err := obtain(ctx, c, o.creds, o.ttl, client.GenerateOptions{TTL: runTTL, Metadata: map[string]string{"via": "scaivault run"}})
 	if err != nil {
 		return err
 	}
@@ -110,39 +108,37 @@ func (a *app) run(ctx context.Context, c *client.Client, o runOptions, args []st
 	if err != nil {
 		return err
 	}
-	select {
-	case s := <-signals: // before there is a command to pass it to
-		return &childExit{code: signalCode(s)}
-	default:
-	}
-	child := &exec.Cmd{
-		Path: path, Args: args, Env: append(a.childEnviron(), variables...),
-		Stdin: a.In, Stdout: a.Out, Stderr: a.Err,
-	}
-	if err := child.Start(); err != nil {
-		a.say("run %s: %v", args[0], err)
-		return &childExit{code: 126}
-	}
 	go a.keepAlive(ctx, lease)
-	done := make(chan struct{})
-	go a.passSignals(child.Process, signals, done)
-	err = child.Wait()
-	close(done)
-	return childResult(child, err)
+	return a.attend(signals, path, args, append(a.childEnviron(), variables...))
 }
 
-// generateForRun takes the short life that suits run. A role with a shorter
-// maximum decides, unless a life was asked for by name.
-func generateForRun(ctx context.Context, c *client.Client, o runOptions) (*client.Lease, error) {
-	engine, role, ok := strings.Cut(o.creds, "/")
-	if !ok || engine == "" || role == "" || strings.Contains(role, "/") {
-		return nil, invalid("--creds: %q is not ENGINE/ROLE", o.creds)
+// catchSignals keeps signals from ending this process until release is called.
+func catchSignals() (signals chan os.Signal, release func()) {
+	signals = make(chan os.Signal, 16)
+	signal.Notify(signals, passed()...)
+	return signals, func() { signal.Stop(signals) }
+}
+
+// find looks for a program in PATH. That there is none is what a shell says of it.
+func (a *app) find(name string) (path string, err error) {
+	if path, err = exec.LookPath(name); err != nil {
+		a.say("run %s: %v", name, err)
+		return "", &childExit{code: 127}
 	}
-	asked, err := durationFlag("ttl", o.ttl)
+	return path, nil
+}
+
+// obtain makes a credential with the short life of the options. A role with a
+// shorter maximum decides, unless a life was asked for by name.
+func obtain(ctx context.Context, c *client.Client, creds, ttl string, options client.GenerateOptions) (*client.Lease, error) {
+	engine, role, ok := strings.Cut(creds, "/")
+	if !ok || engine == "" || role == "" || strings.Contains(role, "/") {
+		return nil, invalid("make a credential: %q is not ENGINE/ROLE", creds)
+	}
+	asked, err := durationFlag("ttl", ttl)
 	if err != nil {
 		return nil, err
 	}
-	options := client.GenerateOptions{TTL: runTTL, Metadata: map[string]string{"via": "scaivault run"}}
 	if asked != nil {
 		options.TTL = asked.Std()
 	}
@@ -152,6 +148,25 @@ func generateForRun(ctx context.Context, c *client.Client, o runOptions) (*clien
 		lease, err = c.Generate(ctx, engine, role, options)
 	}
 	return lease, err
+}
+
+// attend runs a command to its end, passes signals to it, and answers its exit code as an error.
+func (a *app) attend(signals <-chan os.Signal, path string, args, environ []string) error {
+	select {
+	case s := <-signals: // before there is a command to pass it to
+		return &childExit{code: signalCode(s)}
+	default:
+	}
+	child := &exec.Cmd{Path: path, Args: args, Env: environ, Stdin: a.In, Stdout: a.Out, Stderr: a.Err}
+	if err := child.Start(); err != nil {
+		a.say("run %s: %v", args[0], err)
+		return &childExit{code: 126}
+	}
+	done := make(chan struct{})
+	go a.passSignals(child.Process, signals, done)
+	err := child.Wait()
+	close(done)
+	return childResult(child, err)
 }
 
 // keepAlive renews while the command runs and says when that cannot go on.

@@ -68,11 +68,25 @@ func Replace(path, text string) error {
 // ReplaceBy is Replace of what write writes, in a folder that exists. When write fails the name leads
 // to what it did before.
 func ReplaceBy(path string, write func(w io.Writer) error) error {
+	return replace(path, 0o600, write)
+}
+
+// Publish is Replace of a file that everybody can read (0644), in a folder that exists.
+func Publish(path string, data []byte) error {
+	return replace(path, 0o644, func(w io.Writer) error {
+		_, err := w.Write(data)
+		return err
+	})
+}
+
+func replace(path string, mode os.FileMode, write func(w io.Writer) error) error {
 	temp, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+"-*") // 0600
 	if err != nil {
 		return err
 	}
-	err = write(temp)
+	if err = write(temp); err == nil {
+		err = temp.Chmod(mode)
+	}
 	if err = errors.Join(err, temp.Sync(), temp.Close()); err == nil {
 		err = os.Rename(temp.Name(), path)
 	}
