@@ -77,6 +77,10 @@ func (secrets) AddVersion(store.Tx, string, string, map[string]statement.Secret,
 	return 2, nil
 }
 
+func (secrets) Create(store.Tx, string, string, map[string]statement.Secret, string) (int, error) {
+	return 1, nil
+}
+
 func (secrets) Announce(string, string, int) {}
 
 // open starts a vault on a folder. The witness lies outside it.
