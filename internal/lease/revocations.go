@@ -2,11 +2,10 @@ package lease
 
 import (
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
 	"sync"
 	"time"
 
+	"github.com/scaivault/scaivault/api"
 	"github.com/scaivault/scaivault/engine"
 	"github.com/scaivault/scaivault/internal/fault"
 	"github.com/scaivault/scaivault/internal/quarantine"
@@ -19,7 +18,7 @@ import (
 // every node answers the same, and no list is ever without what was asked for before.
 type RevocationList struct {
 	Body []byte
-	Tag  string // changes with the body
+	Tag  string // its entity tag
 }
 
 // revocations is the list that the node answers for up to [engine.ListAge], however often it is asked.
@@ -98,6 +97,5 @@ func (m *Manager) listRevoked(ctx context.Context, e *source.Engine, lister engi
 	if err != nil {
 		return RevocationList{}, fault.New(fault.InternalError, "make the list of what is revoked: internal error").Because(err)
 	}
-	sum := sha256.Sum256(body)
-	return RevocationList{Body: body, Tag: hex.EncodeToString(sum[:16])}, nil
+	return RevocationList{Body: body, Tag: api.EntityTag(body)}, nil
 }

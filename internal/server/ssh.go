@@ -1,8 +1,6 @@
 package server
 
 import (
-	"crypto/sha256"
-	"encoding/hex"
 	"net/http"
 	"strings"
 
@@ -28,7 +26,7 @@ func published(pattern, contentType, doc string, h func(c *call) (body []byte, t
 		}
 		header := c.w.Header()
 		header.Set("Cache-Control", "no-cache")
-		header.Set("ETag", `"`+tag+`"`)
+		header.Set("ETag", tag)
 		if holds(c.r.Header["If-None-Match"], tag) {
 			c.w.send(c.ctx, http.StatusNotModified, "", nil)
 			return nil
@@ -43,7 +41,7 @@ func holds(headers []string, tag string) bool {
 	for _, header := range headers {
 		for one := range strings.SplitSeq(header, ",") {
 			one = strings.TrimPrefix(strings.TrimSpace(one), "W/")
-			if one == "*" || one == `"`+tag+`"` {
+			if one == "*" || one == tag {
 				return true
 			}
 		}
@@ -69,8 +67,7 @@ func (s *Server) sshPublicKey(c *call) ([]byte, string, error) {
 		return nil, "", err
 	}
 	keys, err := s.Sources.PublicKeys(c.ctx, tenant, c.path("engine"))
-	sum := sha256.Sum256(keys)
-	return keys, hex.EncodeToString(sum[:16]), err
+	return keys, api.EntityTag(keys), err
 }
 
 func (s *Server) sshKRL(c *call) ([]byte, string, error) {
