@@ -21,7 +21,7 @@ import (
 )
 
 // hostTime bounds one question of a host to the server.
-const hostTime = 30 * time.Second
+const hostTime = time.Minute
 
 func (a *app) sshHostCommand() *cobra.Command {
 	return group("ssh-host", "what a host does that trusts an ssh engine", a.sshHostCA(), a.sshHostKRL(), a.sshHostVerify())

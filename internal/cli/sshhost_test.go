@@ -252,7 +252,7 @@ func TestSSHHostVerify(t *testing.T) {
 			h.environ = c.environ
 		}
 		h.environ = append([]string{"SCAIVAULT_URL=http://127.0.0.1:1", "SCAIVAULT_TOKEN=skt_of-somebody"}, h.environ...)
-		code, said := h.run(t, append([]string{"verify-otp", "--url", url, "--engine", "otp", "--token-file", token}, c.flags...)...)
+		code, said := h.run(t, append([]string{"verify-otp", "--url", url, "--engine", "otp", "--token-file", token, "--timeout", "60s"}, c.flags...)...)
 		if (code == 0) != c.ok {
 			t.Errorf("%s: it ended with %d: %s", c.name, code, said)
 		}

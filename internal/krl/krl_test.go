@@ -93,6 +93,7 @@ func TestReadRefuses(t *testing.T) {
 		"a negative bitmap":         head + section(part("22", one+"0000000180")),
 		"a bitmap with serial 0":    head + section(part("22", nought+"0000000101")),
 		"a bitmap past the end":     head + section(part("22", "ffffffffffffffff"+"0000000102")),
+		"a bitmap too large":        head + section(part("22", one+"00200001"+"01"+strings.Repeat("00", 1<<21))),
 		"an unknown part":           head + section(part("24", "")),
 		"half a key id":             head + section(part("23", "00000004aa")),
 		"a key that is none":        head + "02" + "00000008" + "00000004" + "deadbeef",
@@ -109,6 +110,7 @@ func TestReadRefuses(t *testing.T) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
+	key := sshtest.NewKey(t) + ".pub"
 	for name, text := range map[string]string{
 		"nothing revoked": head, "a serial": head + section(part("20", one)), "a range of one": head + section(part("21", one+one)),
 		"a bitmap": head + section(part("22", one+"0000000101")),
@@ -117,6 +119,11 @@ func TestReadRefuses(t *testing.T) {
 		if _, err := krl.Read(data); err != nil {
 			t.Errorf("%s: %v", name, err)
 		}
+		list := filepath.Join(t.TempDir(), "krl")
+		if err := os.WriteFile(list, data, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		sshtest.Keygen(t, "-Q", "-f", list, key) // OpenSSH reads it, too
 	}
 }
 

@@ -88,7 +88,6 @@ func newSSHPage(t *testing.T, v *vault, all []block) *sshPage {
 	t.Helper()
 	p := &sshPage{v: v, dir: t.TempDir(), tools: t.TempDir()}
 	p.real = strings.NewReplacer("https://vault.internal", v.url, "/usr/local/bin/", v.bin+"/", "10.0.0.0/8", "127.0.0.0/8", "10.0.0.7", "127.0.0.1")
-	// What the helper says is in the syslog of a real host.
 	lines := map[string][]string{}
 	for _, b := range all {
 		lines[b.language] = append(lines[b.language], strings.Split(strings.TrimSpace(p.real.Replace(b.text)), "\n")...)
@@ -108,8 +107,9 @@ func newSSHPage(t *testing.T, v *vault, all []block) *sshPage {
 	return p
 }
 
+// logged has the helper write to a file, and wait as long as a busy machine may take.
 func logged(pam []string) []string {
-	return strings.Split(strings.ReplaceAll(strings.Join(pam, "\n"), " quiet ", " quiet log=/etc/ssh/verify.log "), "\n")
+	return strings.Split(strings.NewReplacer(" quiet ", " quiet log=/etc/ssh/verify.log ", " verify-otp ", " verify-otp --timeout 60s ").Replace(strings.Join(pam, "\n")), "\n")
 }
 
 func (p *sshPage) environ(token string) []string {

@@ -249,7 +249,7 @@ func TestSSHCommand(t *testing.T) {
 	}
 	v, h := newVault(t), sshtest.Start(t, trusting)
 	v.sshEngine(t, "servers", map[string]any{"krl_max_age": "1s"},
-		deploy(client.Document{"default_user": sshtest.User}), deploy(client.Document{"name": "brief", "default_ttl": "1m", "max_ttl": "1m"}))
+		deploy(client.Document{"default_user": sshtest.User}), deploy(client.Document{"name": "brief", "default_ttl": "2m", "max_ttl": "2m"}))
 	v.refresh(t, h, "servers")
 	temp := t.TempDir()
 	login := func(role, destination string, args ...string) *exec.Cmd {
