@@ -5,7 +5,7 @@
 #   scripts/install-sshd.sh [EXCEPTIONS]
 #
 # What is in PATH is kept. Else Debian's packages are unpacked into the
-# git-ignored .cache/ssh, which needs no root, starts nothing and leaves the
+# git-ignored .cache/ssh, with libraries that they alone see, which needs no root, starts nothing and leaves the
 # machine's packages and apt's own state alone. Safe to run again; needs no
 # network once all are there.
 #
@@ -32,7 +32,7 @@ say() { printf 'sshd: %s\n' "$*" >&2; }
 present() {
 	local program
 	for program in $programs; do
-		[ -x "$cache/bin/$program" ] || PATH=$PATH:/usr/sbin:/usr/local/sbin command -v "$program" >/dev/null || return 1
+		[ -x "$cache/libexec/$program" ] || PATH=$PATH:/usr/sbin:/usr/local/sbin command -v "$program" >/dev/null || return 1
 	done
 }
 
@@ -56,14 +56,20 @@ unpack() (
 	for package in *.deb; do
 		dpkg-deb -x "$package" root
 	done
-	mkdir -p bin lib
+	mkdir -p bin lib libexec
 	for program in $programs; do
-		cp "$(find root/usr/bin root/usr/sbin -name "$program" -type f)" bin/
+		cp "$(find root/usr/bin root/usr/sbin -name "$program" -type f)" libexec/
+		cat >"bin/$program" <<-END
+			#!/bin/sh
+			dir=\$(dirname "\$(readlink -f "\$0")")/..
+			LD_LIBRARY_PATH=\$dir/lib exec "\$dir/libexec/$program" "\$@"
+		END
+		chmod +x "bin/$program"
 	done
 	find root -path '*-linux-gnu*' -name '*.so*' -exec cp -a {} lib/ \;
-	[[ $(LD_LIBRARY_PATH=$PWD/lib bin/sshd -h 2>&1) == *OpenSSH_* ]] || { say "Debian's build does not run on this machine"; exit 1; }
-	rm -rf "${cache:?}/bin" "${cache:?}/lib"
-	mv bin lib "$cache/"
+	[[ $(bin/sshd -h 2>&1) == *OpenSSH_* ]] || { say "Debian's build does not run on this machine"; exit 1; }
+	rm -rf "${cache:?}"/{bin,lib,libexec}
+	mv bin lib libexec "$cache/"
 )
 
 mkdir -p "$cache"
@@ -71,7 +77,7 @@ rm -f "$cache/no-sshd"
 if ! present; then
 	unpack || { say "it could not be downloaded: install $packages"; exit 1; }
 fi
-say "$(LD_LIBRARY_PATH=$cache/lib PATH=$cache/bin:$PATH ssh -V 2>&1)"
+say "$(PATH=$cache/bin:$PATH ssh -V 2>&1)"
 if ! unshare --mount true 2>/dev/null; then
 	: >"$cache/no-sshd"
 	echo "sshd is not tested: its users and PAM lines need a mount namespace, and so root (scripts/install-sshd.sh)" >>"$exceptions"

@@ -59,8 +59,7 @@ func Command(t TB, name string, args ...string) *exec.Cmd {
 // Environ is the environment of Command.
 func Environ() []string {
 	return []string{
-		"PATH=" + filepath.Join(cacheDir(), "bin") + ":" + os.Getenv("PATH"), "LD_LIBRARY_PATH=" + filepath.Join(cacheDir(), "lib"),
-		"LC_ALL=C", "HOME=/nonexistent", "TMPDIR=" + os.TempDir(),
+		"PATH=" + filepath.Join(cacheDir(), "bin") + ":" + os.Getenv("PATH"), "LC_ALL=C", "HOME=/nonexistent", "TMPDIR=" + os.TempDir(),
 	}
 }
 
