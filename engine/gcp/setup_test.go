@@ -13,6 +13,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -268,4 +269,18 @@ func (s *source) find(name string) (email, keyID string, found bool) {
 		}
 	}
 	return "", "", false
+}
+
+// state is all that the server has, but etags, as one text to compare.
+func (s *source) state() string {
+	var all strings.Builder
+	for _, a := range s.Accounts() {
+		fmt.Fprintf(&all, "%s %v\n", a.Email, a.Keys)
+	}
+	members := s.Members()
+	for _, name := range slices.Sorted(maps.Keys(members)) {
+		slices.Sort(members[name])
+		fmt.Fprintf(&all, "%s %v\n", name, members[name])
+	}
+	return all.String()
 }

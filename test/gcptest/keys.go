@@ -5,10 +5,12 @@ import (
 	"crypto/rsa"
 	"crypto/sha1" //nolint:gosec // what Google's ids of keys are
 	"crypto/x509"
+	"crypto/x509/pkix"
 	"encoding/hex"
 	"encoding/json"
 	"encoding/pem"
 	"maps"
+	"math/big"
 	"net/http"
 	"path"
 	"slices"
@@ -18,12 +20,14 @@ import (
 // maxKeys is how many keys an account can have.
 const maxKeys = 10
 
+const userProvided = "USER_PROVIDED"
+
 // key is one of an account.
 type key struct {
 	id        string
 	origin    string
 	public    *rsa.PublicKey
-	uploaded  []byte // the certificate, as PEM; nil for one that was made here
+	cert      []byte // as PEM
 	notBefore time.Time
 	notAfter  time.Time
 	existence
@@ -45,14 +49,15 @@ func (s *Server) KeyEnds(email, id string) time.Time {
 	return s.accounts[email].keys[id].notAfter
 }
 
-// Certificate is what was uploaded for a key.
+// Certificate is what was uploaded for a key; nil for one that was made here.
 func (s *Server) Certificate(email, id string) *x509.Certificate {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	block, _ := pem.Decode(s.accounts[email].keys[id].uploaded)
-	if block == nil {
+	k := s.accounts[email].keys[id]
+	if k.origin != userProvided {
 		return nil
 	}
+	block, _ := pem.Decode(k.cert)
 	cert, _ := x509.ParseCertificate(block.Bytes) // it was read before
 	return cert
 }
@@ -106,7 +111,7 @@ func (s *Server) serveKeys(verb string, x *exchange) (any, error) {
 	r := k.resource(a)
 	switch x.r.URL.Query().Get("publicKeyType") {
 	case "TYPE_X509_PEM_FILE":
-		r["publicKeyData"] = k.uploaded
+		r["publicKeyData"] = k.cert
 	case "TYPE_RAW_PUBLIC_KEY":
 		der, err := x509.MarshalPKIXPublicKey(k.public)
 		if err != nil {
@@ -163,7 +168,7 @@ func (s *Server) uploadKey(x *exchange, a *serviceAccount) (any, error) {
 	}
 	sum := sha1.Sum(block.Bytes) //nolint:gosec // an id
 	k := &key{
-		id: hex.EncodeToString(sum[:]), origin: "USER_PROVIDED", public: public, uploaded: q.PublicKeyData,
+		id: hex.EncodeToString(sum[:]), origin: userProvided, public: public, cert: q.PublicKeyData,
 		notBefore: cert.NotBefore, notAfter: cert.NotAfter, existence: existence{from: s.now().Add(s.lag)},
 	}
 	if had := a.keys[k.id]; had != nil && !had.deleted() {
@@ -184,8 +189,14 @@ func (s *Server) makeKey(a *serviceAccount) (*key, []byte) {
 	if err != nil {
 		panic(err) // a key that was just made
 	}
+	self := &x509.Certificate{SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: a.id}}
+	cert, err := x509.CreateCertificate(rand.Reader, self, self, &pair.PublicKey, pair)
+	if err != nil {
+		panic(err) // a key that was just made
+	}
 	k := &key{
-		id: random(20), origin: "GOOGLE_PROVIDED", public: &pair.PublicKey, notBefore: s.now().Add(-time.Minute),
+		cert: pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: cert}),
+		id:   random(20), origin: "GOOGLE_PROVIDED", public: &pair.PublicKey, notBefore: s.now().Add(-time.Minute),
 		notAfter: time.Date(9999, time.December, 31, 23, 59, 59, 0, time.UTC), existence: existence{from: s.now().Add(s.lag)},
 	}
 	a.keys[k.id] = k
