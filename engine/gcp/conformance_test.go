@@ -99,7 +99,8 @@ func (s *source) target(t *testing.T, role string) *enginetest.Target {
 		Role:    parseRole(t, role),
 		Public:  []string{"service_account_email"},
 		Login: func(ctx context.Context, data map[string]statement.Secret) (enginetest.Session, error) {
-			return s.login(ctx, data)
+			h, err := s.login(ctx, data)
+			return h, err
 		},
 		Sessions: map[string]func(*testing.T, map[string]statement.Secret) enginetest.Session{
 			"a token": func(t *testing.T, data map[string]statement.Secret) enginetest.Session {

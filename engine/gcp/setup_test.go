@@ -2,24 +2,17 @@ package gcp_test
 
 import (
 	"context"
-	"encoding/base64"
 	"encoding/json"
-	"errors"
 	"flag"
 	"fmt"
-	"io"
 	"log/slog"
 	"maps"
 	"net"
-	"net/http"
 	"os"
 	"slices"
 	"strings"
 	"testing"
 	"time"
-
-	"golang.org/x/oauth2"
-	"golang.org/x/oauth2/jwt"
 
 	"github.com/scaivault/scaivault/engine"
 	"github.com/scaivault/scaivault/engine/gcp"
@@ -63,14 +56,9 @@ func guide(t testing.TB) []string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	_, block, _ := strings.Cut(string(text), "includedPermissions:\n")
-	block, _, found := strings.Cut(block, "```")
-	if !found {
+	permissions := gcptest.RoleOf(string(text))
+	if len(permissions) == 0 {
 		t.Fatal("the guide has no role")
-	}
-	var permissions []string
-	for line := range strings.Lines(block) {
-		permissions = append(permissions, strings.TrimPrefix(strings.TrimSpace(line), "- "))
 	}
 	return permissions
 }
@@ -189,65 +177,22 @@ func revoke(t testing.TB, e engine.Engine, r engine.Recipe) engine.Outcome {
 	return outcome
 }
 
-// holder is who uses a credential, straight at the server.
-type holder struct {
-	source *source
-	token  string
-}
+// holder is a session of a credential.
+type holder struct{ *gcptest.Holder }
 
-// login uses a credential as Google's own libraries do: a key to get a token, a token as it is.
-func (s *source) login(ctx context.Context, data map[string]statement.Secret) (*holder, error) {
-	if token := data["access_token"].Reveal(); token != "" {
-		h := &holder{s, token}
-		_, err := h.may(ctx)
-		return h, err
-	}
-	text, err := base64.StdEncoding.DecodeString(data["private_key_data"].Reveal())
-	if err != nil {
-		return nil, err
-	}
-	var file map[string]string
-	if err := json.Unmarshal(text, &file); err != nil {
-		return nil, fmt.Errorf("the key is no JSON of texts: %w", err)
-	}
-	c := jwt.Config{
-		Email: file["client_email"], PrivateKey: []byte(file["private_key"]), PrivateKeyID: file["private_key_id"],
-		Scopes: []string{"https://www.googleapis.com/auth/cloud-platform"}, TokenURL: s.URL() + "/token", Audience: file["token_uri"],
-	}
-	token, err := c.TokenSource(context.WithValue(ctx, oauth2.HTTPClient, s.Client())).Token()
-	if err != nil {
-		return nil, err
-	}
-	return &holder{s, token.AccessToken}, nil
-}
-
-// may tells whether the holder may do what the role is for. An error is a token that is refused.
-func (h *holder) may(ctx context.Context) (bool, error) {
-	r, err := http.NewRequestWithContext(ctx, http.MethodPost, h.source.URL()+"/v3/"+project+":testIamPermissions", strings.NewReader(`{"permissions": ["`+mayRead+`"]}`))
-	if err != nil {
-		return false, err
-	}
-	r.Header.Set("Authorization", "Bearer "+h.token)
-	answer, err := h.source.Client().Do(r)
-	if err != nil {
-		return false, err
-	}
-	defer answer.Body.Close()
-	body, err := io.ReadAll(answer.Body)
-	if err == nil && answer.StatusCode != http.StatusOK {
-		err = errors.New(string(body))
-	}
-	return strings.Contains(string(body), mayRead), err
+func (s *source) login(ctx context.Context, data map[string]statement.Secret) (holder, error) {
+	h, err := s.LogIn(ctx, data["access_token"].Reveal(), data["private_key_data"].Reveal())
+	return holder{h}, err
 }
 
 // Works implements enginetest.Session.
-func (h *holder) Works(ctx context.Context) bool {
-	ok, err := h.may(ctx)
+func (h holder) Works(ctx context.Context) bool {
+	ok, err := h.May(ctx, project, mayRead)
 	return ok && err == nil
 }
 
 // Close implements enginetest.Session.
-func (*holder) Close() {}
+func (holder) Close() {}
 
 // exists tells whether the server has an account, or an uploaded key, of the name.
 func (s *source) exists(name string) bool {

@@ -322,3 +322,13 @@ func (s *Server) holds(c *Condition) bool {
 	end, err := time.Parse(time.RFC3339, expressionForm.FindStringSubmatch(c.Expression)[1])
 	return err == nil && s.now().Before(end)
 }
+
+// RoleOf reads the permissions of the custom role in a guide.
+func RoleOf(guide string) (permissions []string) {
+	_, block, _ := strings.Cut(guide, "includedPermissions:\n")
+	block, _, _ = strings.Cut(block, "```")
+	for line := range strings.Lines(block) {
+		permissions = append(permissions, strings.TrimPrefix(strings.TrimSpace(line), "- "))
+	}
+	return permissions
+}
