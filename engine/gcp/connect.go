@@ -205,5 +205,5 @@ func retryAfter(h http.Header) time.Duration {
 	if err != nil {
 		return 0
 	}
-	return time.Duration(seconds) * time.Second //nolint:gosec // at most 65,535
+	return time.Duration(seconds) * time.Second
 }

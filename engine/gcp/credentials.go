@@ -22,7 +22,7 @@ import (
 )
 
 const (
-	googleToken = "https://oauth2.googleapis.com/token" //nolint:gosec // an address
+	googleToken = "https://oauth2.googleapis.com/token"
 	googleSTS   = "https://sts.googleapis.com/v1/token"
 	universe    = "googleapis.com"
 

@@ -3,7 +3,7 @@ package gcptest
 import (
 	"crypto/rand"
 	"crypto/rsa"
-	"crypto/sha1" //nolint:gosec // what Google's ids of keys are
+	"crypto/sha1"
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/hex"
@@ -166,7 +166,7 @@ func (s *Server) uploadKey(x *exchange, a *serviceAccount) (any, error) {
 	case !cert.NotAfter.After(s.now()):
 		return nil, refused("it has ended")
 	}
-	sum := sha1.Sum(block.Bytes) //nolint:gosec // an id
+	sum := sha1.Sum(block.Bytes)
 	k := &key{
 		id: hex.EncodeToString(sum[:]), origin: userProvided, public: public, cert: q.PublicKeyData,
 		notBefore: cert.NotBefore, notAfter: cert.NotAfter, existence: existence{from: s.now().Add(s.lag)},

@@ -6,7 +6,6 @@ import (
 	"crypto/sha256"
 	"encoding/base64"
 	"encoding/json"
-	"fmt"
 	"net/http"
 	"net/url"
 	"strings"
@@ -14,7 +13,7 @@ import (
 )
 
 // tokenAudience is whom assertions are for, wherever the server is.
-const tokenAudience = "https://oauth2.googleapis.com/token" //nolint:gosec // an address
+const tokenAudience = "https://oauth2.googleapis.com/token"
 
 // token is what a caller shows.
 type token struct {
@@ -73,10 +72,15 @@ func (s *Server) grantToken(x *exchange) (any, error) {
 	}
 	a, err := s.verify(form.Get("assertion"))
 	if err != nil {
-		return nil, fail(http.StatusBadRequest, "invalid_grant", "%v", err)
+		return nil, err
 	}
 	text := s.newToken(&token{"serviceAccount:" + a.email, a.id, s.now().Add(time.Hour)})
 	return map[string]any{"access_token": text, "expires_in": 3599, "token_type": "Bearer"}, nil
+}
+
+// invalidGrant says why an assertion is not taken, in Google's words.
+func invalidGrant(words string) error {
+	return fail(http.StatusBadRequest, "invalid_grant", "%s", words)
 }
 
 // verify finds the account whose key has signed an assertion.
@@ -94,17 +98,17 @@ func (s *Server) verify(assertion string) (*serviceAccount, error) {
 	}
 	parts := strings.Split(assertion, ".")
 	if len(parts) != 3 || decode(parts[0], &header) != nil || decode(parts[1], &claims) != nil {
-		return nil, fmt.Errorf("Bad Request") //nolint:staticcheck // Google's words
+		return nil, invalidGrant("Bad Request")
 	}
 	signature, err := base64.RawURLEncoding.DecodeString(parts[2])
 	now, issued, expires := s.now(), time.Unix(claims.Issued, 0), time.Unix(claims.Expires, 0)
 	switch a := s.accounts[claims.Issuer]; {
 	case err != nil, header.Algorithm != "RS256", claims.Audience != tokenAudience, claims.Scope == "":
-		return nil, fmt.Errorf("Bad Request") //nolint:staticcheck // Google's words
+		return nil, invalidGrant("Bad Request")
 	case a == nil || !a.known(now) || a.disabled:
-		return nil, fmt.Errorf("Invalid grant: account not found") //nolint:staticcheck // Google's words
+		return nil, invalidGrant("Invalid grant: account not found")
 	case issued.After(now.Add(5 * time.Minute)), !expires.After(now), expires.Sub(issued) > time.Hour+time.Minute:
-		return nil, fmt.Errorf("Invalid JWT: Token must be a short-lived token (60 minutes) and in a reasonable timeframe.") //nolint:staticcheck // Google's words
+		return nil, invalidGrant("Invalid JWT: Token must be a short-lived token (60 minutes) and in a reasonable timeframe.")
 	default:
 		hash := sha256.Sum256([]byte(parts[0] + "." + parts[1]))
 		for id, k := range a.keys {
@@ -115,7 +119,7 @@ func (s *Server) verify(assertion string) (*serviceAccount, error) {
 				return a, nil
 			}
 		}
-		return nil, fmt.Errorf("Invalid JWT Signature.") //nolint:staticcheck // Google's words
+		return nil, invalidGrant("Invalid JWT Signature.")
 	}
 }
 
