@@ -15,7 +15,7 @@ import (
 
 // connection is what a command needs to use a credential.
 type connection struct {
-	plugin string            // empty where the caller may not read the engine
+	plugin string            // the kind of source; empty where the caller may not read the engine
 	fields map[string]string // of the credential, and of its source as far as it is known
 }
 
@@ -27,7 +27,7 @@ func connectionOf(ctx context.Context, c *client.Client, lease *client.Lease) co
 	}
 	engine, err := c.Engine(ctx, lease.Engine)
 	if err == nil && json.Unmarshal(engine.Config, &config) == nil {
-		n.plugin = config.Plugin
+		n.plugin = first(config.Plugin, engine.Type)
 		maps.Copy(n.fields, sourceFields(config.ConnectionURL))
 	}
 	maps.Copy(n.fields, lease.Data())
@@ -56,6 +56,10 @@ func usual(plugin string) map[string]string {
 			"REDISCLI_AUTH": "password", "REDIS_USERNAME": "username", "REDIS_PASSWORD": "password",
 			"REDIS_HOST": "host", "REDIS_PORT": "port", "REDIS_TLS": "tls",
 		}
+	case "gcp": // a key as a file, as all libraries of Google want it; a token as gcloud and Terraform read it
+		return map[string]string{
+			"GOOGLE_APPLICATION_CREDENTIALS": "key_file", "CLOUDSDK_AUTH_ACCESS_TOKEN": "access_token", "GOOGLE_OAUTH_ACCESS_TOKEN": "access_token",
+		}
 	case "mongodb": // its programs read nothing by themselves, and all take a URI
 		return map[string]string{"MONGODB_URI": "uri"}
 	}
@@ -79,13 +83,15 @@ func mongodbURI(connectionURL string, credential map[string]string) string {
 
 // environment gives the command its variables: those asked for, else those that
 // the source's own programs expect. A user name with a password from an engine
-// that may not be read is taken for PostgreSQL's.
+// that may not be read is taken for PostgreSQL's; a service account is Google's.
 func (n connection) environment(mapping map[string]string) ([]string, error) {
 	asked := len(mapping) > 0
 	switch {
 	case asked:
 	case n.plugin == "" && n.fields["password"] != "":
 		mapping = usual("postgresql")
+	case n.plugin == "" && n.fields["service_account_email"] != "":
+		mapping = usual("gcp")
 	default:
 		mapping = usual(n.plugin)
 	}
