@@ -20,7 +20,7 @@ FUZZ_SECONDS ?= 10
 
 .DEFAULT_GOAL := help
 .PHONY: help build demo test unit race crash crash-nodes crash-matrix bad-disks fence-rounds end-to-end fuzz bench bench-scale fill lint fmt fmt-check vet vuln \
-	generate check-generated doc-tools postgres mysql redis mongodb test-mongodb tools clean
+	generate check-generated doc-tools postgres mysql redis mongodb test-mongodb test-gcp test-cloud tools clean
 
 help: ## This list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -124,6 +124,13 @@ mongodb: ## Bring the FerretDB that the tests use in the place of a MongoDB
 test-mongodb: ## The tests of the engine for MongoDB on a real one: MONGODB_URL=mongodb://administrator:password@host:port
 	@test -n "$(MONGODB_URL)" || { echo 'write: make test-mongodb MONGODB_URL=mongodb://administrator:password@host:port'; exit 1; }
 	SCAIVAULT_TEST_MONGODB_URL='$(MONGODB_URL)' $(GO) test -count=1 -timeout 30m -v -run '$(REAL_MONGODB_TESTS)' ./engine/mongodb
+
+test-gcp: ## The engine for Google Cloud on a real project: GCP_PROJECT=… GCP_ROOT=root.json GCP_ACCOUNT=address, and GCP_ROLE for bindings
+	@test -n "$(GCP_PROJECT)" -a -n "$(GCP_ROOT)" -a -n "$(GCP_ACCOUNT)" || { echo 'write: make test-gcp GCP_PROJECT=id GCP_ROOT=root.json GCP_ACCOUNT=address of a service account'; exit 1; }
+	SCAIVAULT_TEST_GCP_PROJECT='$(GCP_PROJECT)' SCAIVAULT_TEST_GCP_ROOT='$(abspath $(GCP_ROOT))' SCAIVAULT_TEST_GCP_ACCOUNT='$(GCP_ACCOUNT)' SCAIVAULT_TEST_GCP_ROLE='$(GCP_ROLE)' \
+	$(GO) test -tags cloud -count=1 -timeout 60m -v -run TestRealProject ./engine/gcp
+
+test-cloud: $(if $(GCP_PROJECT),test-gcp) ## Those of the clouds' engines whose variables are given, on the clouds themselves
 
 tools: ## Build the pinned linters
 	@scripts/install-tools.sh

@@ -16,6 +16,9 @@ import (
 // minutes, potentially 7 minutes or longer" (Access change propagation, IAM documentation).
 const propagation = 7 * time.Minute
 
+// operationTimeout is the default: an account that was made just now may be waited for.
+const operationTimeout = time.Minute
+
 // config is the engine's part of a configuration, as docs/engines/gcp.md describes it.
 type config struct {
 	engine.Settings
@@ -60,6 +63,9 @@ func parseConfig(raw json.RawMessage) (*config, error) {
 	c := &config{}
 	if err := engine.Decode(raw, c); err != nil {
 		return nil, err
+	}
+	if c.OperationTimeout == 0 {
+		c.OperationTimeout = duration.Duration(operationTimeout)
 	}
 	if err := c.Complete(typeName); err != nil {
 		return nil, err
