@@ -66,8 +66,7 @@ func (e *Engine) ours(a serviceAccount) bool {
 	return marked && e.options.Namer.Ours(id) && mark == e.options.Namer.Mark(id)
 }
 
-// createAccount makes the account of a credential. One of the planned name that bears our mark is the
-// one that an attempt before this has made: names are never drawn twice.
+// createAccount makes the account of a credential.
 func (e *Engine) createAccount(ctx context.Context, username, leaseID string) (serviceAccount, error) {
 	var made serviceAccount
 	c := post(issuing, e.iam("projects/"+e.config.Project+"/serviceAccounts"), map[string]any{
@@ -94,12 +93,10 @@ func (e *Engine) findAccount(ctx context.Context, attempt string, a *account) (t
 	return there, err == nil, err
 }
 
-// deleteAccount ends the account with all its keys. Already gone is success.
-func (e *Engine) deleteAccount(ctx context.Context, a *account, id string) error {
-	path := a.path()
-	if id != "" { // the number is of this account and of no later one of its name
-		path = "projects/" + a.project + "/serviceAccounts/" + id
-	}
+// deleteAccount ends an account with all its keys, by its number, which no other account ever has.
+// Already gone is success.
+func (e *Engine) deleteAccount(ctx context.Context, project, id string) error {
+	path := "projects/" + project + "/serviceAccounts/" + url.PathEscape(id)
 	err := e.do(ctx, call{attempt: revoking, method: http.MethodDelete, url: e.iam(path), lane: engine.Revoking, repeatable: true})
 	if gone(err) {
 		return nil

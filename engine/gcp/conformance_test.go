@@ -86,7 +86,9 @@ func (s *source) target(t *testing.T, role string) *enginetest.Target {
 				extra["endpoints"] = endpoints("https://" + o.Address)
 			}
 			if o.OperationTimeout != 0 {
-				extra["operation_timeout"], extra["connect_timeout"] = o.OperationTimeout.String(), o.OperationTimeout.String()
+				// A credential takes several requests, which a busy machine does not make in the suite's time.
+				patience := 4 * o.OperationTimeout
+				extra["operation_timeout"], extra["connect_timeout"] = patience.String(), o.OperationTimeout.String()
 			}
 			options := s.options(extra)
 			options.Node, options.Epoch = enginetest.Node, o.Epoch

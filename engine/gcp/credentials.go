@@ -26,14 +26,15 @@ const (
 	googleSTS   = "https://sts.googleapis.com/v1/token"
 	universe    = "googleapis.com"
 
-	// maxSubjectToken bounds what is taken for a token of another issuer.
-	maxSubjectToken = 16 << 10
+	// maxRoot bounds each field of the root secret.
+	maxRoot = 16 << 10
 	// spare is how long a token must still live to be used: a request may wait for a connection.
 	spare = time.Minute
 )
 
 // root is what the engine shows Google: a key of a service account, or a token of another issuer.
 type root struct {
+	email string                                           // of its account; empty for a federation that has none
 	key   *keyFile                                         // nil for a federation
 	pair  *rsa.PrivateKey                                  // of the key
 	fetch func(ctx context.Context) (*oauth2.Token, error) // by the client in the context
@@ -80,7 +81,7 @@ func readRoot(c *config, fields map[string]statement.Secret) (*root, error) {
 	var head struct {
 		Type string `json:"type"`
 	}
-	if json.Unmarshal(text, &head) != nil || len(text) > maxSubjectToken {
+	if json.Unmarshal(text, &head) != nil || len(text) > maxRoot {
 		return nil, badRoot("its field credentials does not hold the JSON of a service account's key, or of a workload identity federation")
 	}
 	switch head.Type {
@@ -115,7 +116,7 @@ func readKeyRoot(c *config, text []byte) (*root, error) {
 		Email: file.ClientEmail, PrivateKey: []byte(file.PrivateKey), PrivateKeyID: file.PrivateKeyID,
 		Scopes: []string{cloudPlatform}, TokenURL: c.Endpoints.OAuth + "/token", Audience: googleToken,
 	}
-	return &root{key: file, pair: pair, fetch: func(ctx context.Context) (*oauth2.Token, error) {
+	return &root{email: file.ClientEmail, key: file, pair: pair, fetch: func(ctx context.Context) (*oauth2.Token, error) {
 		return assertion.TokenSource(ctx).Token()
 	}}, nil
 }
@@ -161,7 +162,7 @@ func readFederation(c *config, text []byte, token statement.Secret) (*root, erro
 		{!slices.Contains(kinds, f.SubjectTokenType), "its subject_token_type is none of jwt, id_token and saml2"},
 		{f.ImpersonationURL != "" && (impersonation == nil || accountOf(impersonation[2]) == nil), "its service_account_impersonation_url is not that of a service account at Google"},
 		{token == "", "its field subject_token, with the token of the other issuer, is missing"},
-		{len(token) > maxSubjectToken, "its subject_token is too long"},
+		{len(token) > maxRoot, "its subject_token is too long"},
 	} {
 		if rule.broken {
 			return nil, badRoot(rule.why)
@@ -171,29 +172,33 @@ func readFederation(c *config, text []byte, token statement.Secret) (*root, erro
 		Audience: f.Audience, SubjectTokenType: f.SubjectTokenType, TokenURL: c.Endpoints.STS + "/v1/token",
 		Scopes: []string{cloudPlatform}, SubjectTokenSupplier: given(token),
 	}
+	made := &root{}
 	if impersonation != nil {
+		made.email = impersonation[2]
 		exchange.ServiceAccountImpersonationURL = c.Endpoints.Credentials + impersonation[1]
 	}
-	return &root{fetch: func(ctx context.Context) (*oauth2.Token, error) {
+	made.fetch = func(ctx context.Context) (*oauth2.Token, error) {
 		source, err := externalaccount.NewTokenSource(ctx, exchange)
 		if err != nil {
 			return nil, err
 		}
 		return source.Token()
-	}}, nil
+	}
+	return made, nil
 }
 
-// within bounds what oauth2 sends by a context, which it does not do of its own, and remembers the
-// last status: of some answers oauth2 makes mere text.
+// within bounds what oauth2 sends by a context, which it does not do of its own, and remembers how the
+// last request ended, of which oauth2 makes mere text at times.
 type within struct {
 	ctx    context.Context
 	next   http.RoundTripper
-	status int
+	status int   // 0 without an answer
+	err    error // why there was none
 }
 
 func (w *within) RoundTrip(r *http.Request) (*http.Response, error) {
-	w.status = 0
 	answer, err := w.next.RoundTrip(r.WithContext(w.ctx))
+	w.status, w.err = 0, err
 	if err == nil {
 		w.status = answer.StatusCode
 	}

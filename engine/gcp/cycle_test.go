@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -59,54 +60,67 @@ func TestCycles(t *testing.T) {
 		return f[at]
 	})
 	roles := []string{keyOfAnAccount, keyOfItsOwn, googleKeyOfOwn, tokenOfItsOwn, tokenOfAnAccount}
+	revoke := func(r engine.Recipe) {
+		for tried := 0; ; tried++ {
+			outcome, err := e.Revoke(t.Context(), r)
+			if err == nil && outcome.Residue == "" {
+				return
+			}
+			if tried == 100 {
+				t.Errorf("revoke: %+v, %v", outcome, err)
+				return
+			}
+		}
+	}
 	var wg sync.WaitGroup
 	failed := 0
+	var unknown []engine.Recipe
 	for caller := range callers {
 		wg.Go(func() {
 			for i := range cycles / callers {
 				p := plan(t, e, roles[(caller+i)%len(roles)])
 				r, err := e.Issue(t.Context(), p)
-				if err != nil {
-					mu.Lock()
-					failed++
-					mu.Unlock()
-					if engine.KindOf(err) != engine.Uncertain {
-						continue // nothing is left, the engine says
-					}
-					r = p.Recipe
+				if err == nil {
+					revoke(r)
+					continue
 				}
-				for tried := 0; ; tried++ {
-					outcome, err := e.Revoke(t.Context(), r)
-					if err == nil && outcome.Residue == "" {
-						break
-					}
-					if tried == 100 {
-						t.Errorf("revoke: %+v, %v", outcome, err)
-						return
-					}
+				mu.Lock()
+				failed++
+				if engine.KindOf(err) == engine.Uncertain { // else nothing is left, the engine says
+					unknown = append(unknown, p.Recipe)
 				}
+				mu.Unlock()
 			}
 		})
 	}
 	wg.Wait()
 	s.SetFault(nil)
-	t.Logf("%d cycles, %d of which failed to make a credential, with %d faults", cycles, failed, injected)
+	s.Advance(2 * time.Second) // whoever manages leases looks when all is known
+	for _, r := range unknown {
+		revoke(r)
+	}
+	t.Logf("%d cycles, %d of which failed to make a credential, %d of them uncertain, with %d faults", cycles, failed, len(unknown), injected)
 	if after := s.state(); after != before {
 		t.Errorf("something is left:\n%s\nbefore it was\n%s", after, before)
 	}
 }
 
-// Others change the same policies all the while: nobody's change is lost, theirs or ours, and audit
-// settings and conditions stay.
+// Others change the same policy between reading and writing: nobody's change is lost, theirs or ours.
 func TestParallelBindings(t *testing.T) {
 	t.Parallel()
 	s := newSource(t)
 	first, second := s.open(t, nil), s.open(t, nil)
-	const rounds = 8
+	var granted atomic.Int64
+	s.SetFault(func(q gcptest.Request) gcptest.Fault {
+		if strings.HasSuffix(q.Method, ".setIamPolicy") && rand.N(3) == 0 {
+			s.Grant(project, appRole, fmt.Sprintf("user:%d@example.com", granted.Add(1)))
+		}
+		return gcptest.Fault{}
+	})
 	var wg sync.WaitGroup
 	for caller, e := range []engine.Engine{first, first, second, second} {
 		wg.Go(func() {
-			for i := range rounds {
+			for i := range 8 {
 				p, r := issue(t, e, tokenOfItsOwn)
 				if h, err := s.login(t.Context(), p.Data); err != nil || !h.Works(t.Context()) {
 					t.Errorf("caller %d, round %d: the credential does not work: %v", caller, i, err)
@@ -117,36 +131,20 @@ func TestParallelBindings(t *testing.T) {
 			}
 		})
 	}
-	stop := make(chan struct{})
-	var others sync.WaitGroup
-	granted := 0
-	others.Go(func() {
-		for ; ; granted++ {
-			select {
-			case <-stop:
-				return
-			case <-time.After(20 * time.Millisecond):
-				s.Grant(project, appRole, fmt.Sprintf("user:%d@example.com", granted))
-			}
-		}
-	})
 	wg.Wait()
-	close(stop)
-	others.Wait()
 	members := s.Members()[project]
-	for i := range granted {
-		if !slices.Contains(members, fmt.Sprintf("user:%d@example.com", i)) {
-			t.Errorf("the binding of user %d is lost", i)
+	for i := range granted.Load() {
+		if !slices.Contains(members, fmt.Sprintf("user:%d@example.com", i+1)) {
+			t.Errorf("the binding of user %d is lost", i+1)
 		}
 	}
-	if want := granted + 3; len(members) != want {
-		t.Errorf("%d members, not %d: %s", len(members), want, strings.Join(members, " "))
+	if want := int(granted.Load()) + 3; len(members) != want {
+		t.Errorf("%d members, not %d", len(members), want)
 	}
-	if conflicts := s.Calls("cloudresourcemanager.projects.setIamPolicy") - 2*4*rounds; conflicts <= 0 {
-		t.Error("there was no conflict: this test has proved nothing")
-	} else {
-		t.Logf("%d conflicts with %d changes by others", conflicts, granted)
+	if granted.Load() == 0 {
+		t.Error("nobody changed anything: this test has proved nothing")
 	}
+	t.Logf("%d changes by others, %d attempts", granted.Load(), s.Calls("cloudresourcemanager.projects.setIamPolicy"))
 }
 
 // BenchmarkIssue is one credential made and revoked against a server that answers at once.

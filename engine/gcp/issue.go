@@ -37,6 +37,9 @@ func (e *Engine) Plan(_ context.Context, q engine.PlanRequest) (*engine.Plan, er
 		Source: e.source, LeaseID: q.LeaseID, Kind: parsed.CredentialType, Email: parsed.Account,
 		Ends: q.ExpiresAt.UTC().Truncate(time.Second), Resources: parsed.resources(),
 	}
+	if parsed.Account != "" && parsed.Account == e.rootEmail() {
+		return nil, refused("plan a credential: %s is the root's own account", parsed.Account)
+	}
 	if parsed.Account == "" {
 		r.Own, r.Username = true, e.newAccountID(q.RoleName)
 		r.Email = e.ownAccount(r.Username).email
@@ -100,9 +103,9 @@ func (e *Engine) issueOwn(ctx context.Context, wish *role, r *recipe, p *engine.
 	}
 	undo, cancel := e.operation(context.WithoutCancel(ctx))
 	defer cancel()
-	known := plain(err)
-	if residue, undone := e.dismantle(undo, *r); undone != nil || residue != "" {
-		return failure(engine.Uncertain, known.Reason, errors.Join(err, undone))
+	residue, undone := e.dismantle(undo, *r)
+	if undone != nil || residue != "" {
+		return failure(engine.Uncertain, plain(err).Reason, errors.Join(err, undone))
 	}
 	return err
 }

@@ -127,6 +127,13 @@ func TestPlanRefuses(t *testing.T) {
 			t.Errorf("%s: %v", params, err)
 		}
 	}
+	root := parseRole(t, `{"credential_type": "access_token", "service_account_email": "scaivault-root@fake-project-123.iam.gserviceaccount.com"}`)
+	if _, err := e.Plan(t.Context(), engine.PlanRequest{Role: root}); engine.KindOf(err) != engine.Refused {
+		t.Errorf("credentials of the root itself: %v", err)
+	}
+	if _, err := e.PrepareRole(t.Context(), "r", root); engine.KindOf(err) != engine.Refused {
+		t.Errorf("a role of the root itself: %v", err)
+	}
 	if _, err := e.Plan(t.Context(), engine.PlanRequest{Role: "a role"}); engine.KindOf(err) != engine.Misconfigured {
 		t.Errorf("another engine's role: %v", err)
 	}

@@ -3,6 +3,8 @@ package gcp
 import (
 	"context"
 	"crypto/x509"
+	"maps"
+	"slices"
 
 	"github.com/scaivault/scaivault/engine"
 )
@@ -19,7 +21,7 @@ func (e *Engine) List(ctx context.Context) ([]engine.Account, error) {
 			return nil // one of Google's own
 		}
 		if e.ours(a) {
-			r := recipe{Source: e.source, Username: nameIn(a.Email), Kind: keyCredential, Email: a.Email, Own: true, AccountID: a.UniqueID, Resources: []string{"projects/" + e.config.Project}}
+			r := recipe{Source: e.source, Username: nameIn(a.Email), Kind: keyCredential, Email: a.Email, Own: true, AccountID: a.UniqueID, Resources: e.bound()}
 			listed = append(listed, engine.Account{Username: r.Username, Recipe: r.encode()})
 			return nil
 		}
@@ -34,4 +36,18 @@ func (e *Engine) List(ctx context.Context) ([]engine.Account, error) {
 		return nil, plain(err)
 	}
 	return listed, nil
+}
+
+// bound are the resources in whose policies an account of ours may be, as far as they were met since
+// the engine was opened.
+func (e *Engine) bound() []string {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	names := []string{"projects/" + e.config.Project}
+	for _, name := range slices.Sorted(maps.Keys(e.needs)) {
+		if n := e.needs[name]; name != names[0] && slices.Contains(n.permissions, n.of.permission+setPolicy) {
+			names = append(names, name)
+		}
+	}
+	return names
 }

@@ -57,7 +57,7 @@ func (e *Engine) lookUpOwn(ctx context.Context, r recipe) (engine.Presence, erro
 }
 
 func (e *Engine) lookUpKey(ctx context.Context, r recipe) (engine.Presence, error) {
-	there, err := e.planned(ctx, looking, r)
+	there, _, err := e.plannedKey(ctx, looking, r)
 	if err != nil {
 		return engine.Presence{}, err
 	}

@@ -35,22 +35,22 @@ const (
 
 // services are the resources whose policies can be changed here. Each line is checked against
 // Google's own description of the API in the tests.
-func services() []service {
-	iam := func(p *endpoints) string { return p.IAM }
-	manager := func(p *endpoints) string { return p.ResourceManager }
-	pubsub := func(p *endpoints) string { return p.PubSub }
-	secrets := func(p *endpoints) string { return p.SecretManager }
-	form := func(text string) *regexp.Regexp { return regexp.MustCompile(`^` + text + `$`) }
-	return []service{
-		{form(projectPart), manager, "v3", http.MethodPost, true, true, "resourcemanager.projects"},
-		{form(`folders/[0-9]{1,20}`), manager, "v3", http.MethodPost, true, true, "resourcemanager.folders"},
-		{form(`organizations/[0-9]{1,20}`), manager, "v3", http.MethodPost, true, true, "resourcemanager.organizations"},
-		{form(projectPart + `/serviceAccounts/[a-z0-9-]{1,63}@[a-z0-9.-]{1,100}`), iam, "v1", http.MethodPost, false, false, "iam.serviceAccounts"},
-		{form(projectPart + `/topics/` + namePart), pubsub, "v1", http.MethodGet, false, false, "pubsub.topics"},
-		{form(projectPart + `/subscriptions/` + namePart), pubsub, "v1", http.MethodGet, false, false, "pubsub.subscriptions"},
-		{form(projectPart + `/secrets/` + namePart), secrets, "v1", http.MethodGet, false, true, "secretmanager.secrets"},
-	}
+var services = []service{
+	{form(projectPart), manager, "v3", http.MethodPost, true, true, "resourcemanager.projects"},
+	{form(`folders/[0-9]{1,20}`), manager, "v3", http.MethodPost, true, true, "resourcemanager.folders"},
+	{form(`organizations/[0-9]{1,20}`), manager, "v3", http.MethodPost, true, true, "resourcemanager.organizations"},
+	{form(projectPart + `/serviceAccounts/[a-z0-9-]{1,63}@[a-z0-9.-]{1,100}`), iam, "v1", http.MethodPost, false, false, "iam.serviceAccounts"},
+	{form(projectPart + `/topics/` + namePart), pubsub, "v1", http.MethodGet, false, false, "pubsub.topics"},
+	{form(projectPart + `/subscriptions/` + namePart), pubsub, "v1", http.MethodGet, false, false, "pubsub.subscriptions"},
+	{form(projectPart + `/secrets/` + namePart), secrets, "v1", http.MethodGet, false, true, "secretmanager.secrets"},
 }
+
+func form(text string) *regexp.Regexp { return regexp.MustCompile(`^` + text + `$`) }
+
+func iam(p *endpoints) string     { return p.IAM }
+func manager(p *endpoints) string { return p.ResourceManager }
+func pubsub(p *endpoints) string  { return p.PubSub }
+func secrets(p *endpoints) string { return p.SecretManager }
 
 // resource is one with a policy.
 type resource struct {
@@ -59,7 +59,7 @@ type resource struct {
 }
 
 func resourceOf(name string) (resource, bool) {
-	for _, s := range services() {
+	for _, s := range services {
 		if s.form.MatchString(name) {
 			return resource{name, s}, true
 		}
@@ -114,7 +114,11 @@ func (e *Engine) changePolicy(ctx context.Context, attempt string, r resource, l
 	for tried := 0; ; tried++ {
 		err := e.tryPolicy(ctx, attempt, r, lane, change)
 		a := answerOf(err)
-		if a == nil || !(a.conflict() || a.status >= 500 || missing != nil && missing(a)) || !sleep(ctx, backoff(tried)) {
+		pause := backoff(tried)
+		if a != nil && a.conflict() { // whoever was faster is done
+			pause = backoff(0)
+		}
+		if a == nil || !(a.conflict() || a.status >= 500 || missing != nil && missing(a)) || !sleep(ctx, pause) {
 			if a != nil && a.conflict() {
 				return failure(engine.Busy, attempt+": the policy of "+r.name+" is changed by others faster than it can be followed", err)
 			}
@@ -203,7 +207,7 @@ func (e *Engine) bind(ctx context.Context, b binding, r recipe) error {
 func (e *Engine) unbind(ctx context.Context, name string, r recipe) error {
 	of, ok := resourceOf(name)
 	if !ok {
-		return nil
+		return refused("%s: %s is not a resource whose policy can be changed here", revoking, name)
 	}
 	err := e.changePolicy(ctx, revoking, of, engine.Revoking, func(all []entry) ([]entry, bool) {
 		differs := false

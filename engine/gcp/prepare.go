@@ -1,6 +1,7 @@
 package gcp
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"net/http"
@@ -15,6 +16,12 @@ type need struct {
 	of          resource
 	permissions []string
 }
+
+// What the permissions of a resource's policy end with.
+const (
+	getPolicy = ".getIamPolicy"
+	setPolicy = ".setIamPolicy"
+)
 
 // fullAccount is how many keys make an account worth a warning.
 const fullAccount = maxKeys - 2
@@ -45,7 +52,7 @@ func (e *Engine) needsOf(r *role) []need {
 	add("projects/"+e.config.Project, slices.Concat(accountPermissions, credential)...)
 	for _, b := range r.Bindings {
 		if of, ok := resourceOf(b.Resource); ok {
-			add(b.Resource, of.permission+".getIamPolicy", of.permission+".setIamPolicy")
+			add(b.Resource, of.permission+getPolicy, of.permission+setPolicy)
 		}
 	}
 	return needs
@@ -86,6 +93,9 @@ func (e *Engine) PrepareRole(ctx context.Context, _ string, wish engine.Role) (w
 	r, ok := wish.(*role)
 	if !ok {
 		return nil, misconfigured(attempt+": it is not one of this engine", nil)
+	}
+	if r.Account != "" && r.Account == e.rootEmail() {
+		return nil, refused("%s: %s is the root's own account, whose keys would be keys of the root", attempt, r.Account)
 	}
 	ctx, cancel := e.operation(ctx)
 	defer cancel()
@@ -128,13 +138,8 @@ func crowded(email string, keys int) string {
 // Google has none with just these.
 func (e *Engine) grant(resource string, permissions []string) string {
 	return fmt.Sprintf("give the custom role of %s %s on %s: gcloud iam roles update scaivault --project %s --add-permissions %s",
-		e.rootEmail(), strings.Join(permissions, ", "), resource, e.config.Project, strings.Join(permissions, ","))
+		cmp.Or(e.rootEmail(), "the root"), strings.Join(permissions, ", "), resource, e.config.Project, strings.Join(permissions, ","))
 }
 
-// rootEmail names the root to people.
-func (e *Engine) rootEmail() string {
-	if key := e.tokens.of().key; key != nil {
-		return key.ClientEmail
-	}
-	return "the federated root"
-}
+// rootEmail is the account of the root; empty for a federation that has none.
+func (e *Engine) rootEmail() string { return e.tokens.of().email }

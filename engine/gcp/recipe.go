@@ -51,5 +51,8 @@ func (e *Engine) readRecipe(raw engine.Recipe) (recipe, error) {
 	if r.Source != e.source && !slices.Contains(e.options.Accepted, r.Source) {
 		return r, failure(engine.WrongServer, "the lease was made in another project than the engine's", nil)
 	}
+	if r.Source != e.source { // that account had another number
+		r.AccountID = ""
+	}
 	return r, nil
 }

@@ -1,6 +1,7 @@
 package gcp
 
 import (
+	"cmp"
 	"context"
 	"strings"
 	"time"
@@ -67,37 +68,46 @@ func earlier(a, b time.Time) time.Time {
 	return a
 }
 
-// endKey deletes the key of a credential on an account that stays, if it has the public key that was
-// planned: whoever else's has the id is left alone.
+// endKey deletes the key of a credential on an account that stays, unless it is seen to have another
+// public key than the planned one. What is not seen may have been made just now: it is deleted by the
+// id that Google gave.
 func (e *Engine) endKey(ctx context.Context, r recipe) error {
-	there, err := e.planned(ctx, revoking, r)
-	if err != nil || there == nil {
+	there, stranger, err := e.plannedKey(ctx, revoking, r)
+	if err != nil || stranger {
 		return err
 	}
-	failpoint.Hit(failpoint.Disabled)
-	return e.deleteKey(failpoint.OnSending(ctx, failpoint.R2), revoking, r.account(), there.id())
+	id := r.KeyID
+	if there != nil {
+		id = there.id()
+	}
+	if id == "" {
+		return nil
+	}
+	return e.deleteKey(failpoint.OnSending(ctx, failpoint.R2), revoking, r.account(), id)
 }
 
-// planned is the key of a credential; nil where there is none. One that was made is known by its id,
-// too.
-func (e *Engine) planned(ctx context.Context, attempt string, r recipe) (*accountKey, error) {
-	if r.KeyID == "" {
-		if r.PublicKey == "" {
-			return nil, nil
-		}
-		return e.findKey(ctx, attempt, r.account(), r.PublicKey)
+// plannedKey is the key of a credential; nil where there is none. One that was made is known by its
+// id, too; a stranger has that and another public key.
+func (e *Engine) plannedKey(ctx context.Context, attempt string, r recipe) (there *accountKey, stranger bool, err error) {
+	switch {
+	case r.KeyID == "" && r.PublicKey == "":
+		return nil, false, nil
+	case r.KeyID == "":
+		there, err = e.findKey(ctx, attempt, r.account(), r.PublicKey)
+		return there, false, err
 	}
 	k, found, err := e.key(ctx, attempt, r.account(), r.KeyID)
 	if err != nil || !found {
-		return nil, err
+		return nil, false, err
 	}
 	if cert := k.certificate(); r.PublicKey != "" && (cert == nil || fingerprint(cert.PublicKey) != r.PublicKey) {
-		return nil, nil
+		return nil, true, nil
 	}
-	return &k, nil
+	return &k, false, nil
 }
 
-// dismantle takes an account of ours away: its key, its bindings, itself. A policy that may not be
+// dismantle takes an account of ours away: its key, its bindings, itself. One that was made and is not
+// seen may only not be known yet: it is deleted all the same, by its number. A policy that may not be
 // changed any more keeps the powerless name of a deleted account, which is the residue.
 func (e *Engine) dismantle(ctx context.Context, r recipe) (residue string, err error) {
 	there, found, err := e.findAccount(ctx, revoking, r.account())
@@ -107,7 +117,7 @@ func (e *Engine) dismantle(ctx context.Context, r recipe) (residue string, err e
 	if found && (!e.ours(there) || r.AccountID != "" && there.UniqueID != r.AccountID) {
 		return "", nil // a stranger's, that bears the name
 	}
-	if found && r.KeyID != "" {
+	if r.KeyID != "" {
 		if err := e.deleteKey(ctx, revoking, r.account(), r.KeyID); err != nil {
 			return "", err
 		}
@@ -123,8 +133,8 @@ func (e *Engine) dismantle(ctx context.Context, r recipe) (residue string, err e
 		}
 		failpoint.Hit(failpoint.Emptied)
 	}
-	if found {
-		if err := e.deleteAccount(failpoint.OnSending(ctx, failpoint.R2), r.account(), there.UniqueID); err != nil {
+	if id := cmp.Or(r.AccountID, there.UniqueID); id != "" {
+		if err := e.deleteAccount(failpoint.OnSending(ctx, failpoint.R2), r.account().project, id); err != nil {
 			return "", err
 		}
 	}

@@ -207,3 +207,41 @@ func TestLostAnswers(t *testing.T) {
 		})
 	}
 }
+
+// What was made just now may not be seen yet: it is ended all the same, by the ids that Google gave.
+func TestEndedBeforeItIsSeen(t *testing.T) {
+	t.Parallel()
+	for name, role := range map[string]string{"a key of an account": keyOfAnAccount, "a key of its own account": keyOfItsOwn, "a token of its own account": tokenOfItsOwn} {
+		s := newSource(t)
+		e := s.open(t, nil)
+		before := s.state()
+		_, r := issue(t, e, role)
+		s.Advance(-time.Hour) // to before it was made
+		if found, err := e.Lookup(t.Context(), r); err != nil || role != tokenOfItsOwn && found.State == engine.Usable {
+			t.Fatalf("%s is seen: %d, %v", name, found.State, err)
+		}
+		if outcome := revoke(t, e, r); outcome.EffectiveAt == nil {
+			t.Errorf("%s was given to somebody, and is said to be dead now", name)
+		}
+		if after := s.state(); after != before {
+			t.Errorf("%s is left:\n%s", name, after)
+		}
+	}
+
+	s := newSource(t)
+	e := s.open(t, nil)
+	before := s.state()
+	s.SetFault(func(q gcptest.Request) gcptest.Fault {
+		if strings.HasSuffix(q.Method, ".getIamPolicy") && s.Calls(q.Method) == 1 {
+			s.Advance(-time.Hour)
+			return gcptest.Fault{Status: http.StatusForbidden, Reason: "PERMISSION_DENIED"}
+		}
+		return gcptest.Fault{}
+	})
+	if _, err := e.Issue(t.Context(), plan(t, e, keyOfItsOwn)); engine.KindOf(err) != engine.Refused {
+		t.Errorf("issue: %v", err)
+	}
+	if after := s.state(); after != before {
+		t.Errorf("an account that was not seen is left when its bindings were refused:\n%s", after)
+	}
+}

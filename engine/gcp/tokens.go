@@ -1,6 +1,7 @@
 package gcp
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -103,7 +104,7 @@ func (r *root) token(ctx context.Context, client *http.Client) (*oauth2.Token, e
 		return token, nil
 	case way.status == 0:
 		client.CloseIdleConnections()
-		return nil, connectError(ctx, gettingToken, err)
+		return nil, connectError(ctx, gettingToken, cmp.Or(way.err, err))
 	case way.status == http.StatusTooManyRequests:
 		return nil, failure(engine.Busy, gettingToken+": Google wants fewer requests", nil)
 	case way.status >= 500:

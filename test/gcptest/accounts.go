@@ -199,8 +199,9 @@ func (a *serviceAccount) resource() map[string]any {
 func (s *Server) accountIn(x *exchange, name, permission string) (*serviceAccount, error) {
 	parts := strings.Split(name, "/") // projects/P/serviceAccounts/A, and what is in it
 	var found *serviceAccount
+	changing := strings.HasSuffix(permission, ".delete") // what changes something goes by what is, reads by what is known
 	for _, a := range s.accounts {
-		if (a.email == parts[3] || a.id == parts[3]) && (parts[1] == "-" || parts[1] == a.project) && a.known(s.now()) {
+		if (a.email == parts[3] || a.id == parts[3]) && (parts[1] == "-" || parts[1] == a.project) && (a.known(s.now()) || changing && !a.deleted()) {
 			found = a
 		}
 	}

@@ -72,6 +72,7 @@ type Server struct {
 	log      []string
 	wrong    []string // what broke Google's description
 	calls    map[string]int
+	made     int // pairs
 }
 
 // Request is one that the server got.

@@ -14,6 +14,7 @@ import (
 	"net/http"
 	"path"
 	"slices"
+	"sync"
 	"time"
 )
 
@@ -21,6 +22,27 @@ import (
 const maxKeys = 10
 
 const userProvided = "USER_PROVIDED"
+
+// pairs are made once for all servers of a process: they take time. No server uses one twice.
+var pairs pool
+
+type pool struct {
+	mu   sync.Mutex
+	made []*rsa.PrivateKey
+}
+
+func (p *pool) take(n int) *rsa.PrivateKey {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for len(p.made) <= n {
+		pair, err := rsa.GenerateKey(rand.Reader, 2048)
+		if err != nil {
+			panic(err) // there is no randomness
+		}
+		p.made = append(p.made, pair)
+	}
+	return p.made[n]
+}
 
 // key is one of an account.
 type key struct {
@@ -101,7 +123,7 @@ func (s *Server) serveKeys(verb string, x *exchange) (any, error) {
 		return r, nil
 	}
 	k := a.keys[path.Base(x.parameters["name"])]
-	if k == nil || !k.known(s.now()) || verb == "delete" && k.deleted() {
+	if k == nil || verb != "delete" && !k.known(s.now()) || verb == "delete" && k.deleted() {
 		return nil, fail(http.StatusNotFound, "NOT_FOUND", "Service account key %s does not exist.", path.Base(x.parameters["name"]))
 	}
 	if verb == "delete" {
@@ -181,10 +203,8 @@ func (s *Server) uploadKey(x *exchange, a *serviceAccount) (any, error) {
 
 // makeKey makes a pair here and gives the private half away.
 func (s *Server) makeKey(a *serviceAccount) (*key, []byte) {
-	pair, err := rsa.GenerateKey(rand.Reader, 2048)
-	if err != nil {
-		panic(err) // there is no randomness
-	}
+	pair := pairs.take(s.made)
+	s.made++
 	der, err := x509.MarshalPKCS8PrivateKey(pair)
 	if err != nil {
 		panic(err) // a key that was just made
