@@ -7,6 +7,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/scaivault/scaivault/api"
 	"github.com/scaivault/scaivault/client"
 	"github.com/scaivault/scaivault/internal/failpoint"
 	"github.com/scaivault/scaivault/test/gcptest"
@@ -24,12 +25,28 @@ func TestCrashMatrixGCP(t *testing.T) {
 		if slices.Contains(renewals, s.point) || !full() && !slices.Contains(between, s.point) {
 			continue
 		}
+		if s.point == failpoint.R4 {
+			s.reach = revokingBehindTheAnswer
+		}
 		t.Run(string(s.point), func(t *testing.T) {
 			t.Parallel()
 			role := newRole()
 			inGCP(t, role).play(t, s, role, vaulttest.StartProgram(t, vaulttest.Failing(t)))
 		})
 	}
+}
+
+// revokingBehindTheAnswer is revoking where the source is dead a moment later: the lease is closed, and the
+// server dies, when the request has been answered.
+func revokingBehindTheAnswer(t *testing.T, w *world, arm string, subject api.Credential) {
+	t.Helper()
+	node := w.first()
+	node.Arm(t, arm)
+	if l, err := node.Admin(t).RevokeLease(t.Context(), subject.LeaseID, patience); err != nil || l == nil || l.Revocation.EffectiveAt == nil {
+		t.Fatalf("revoke: %+v, %v", l, err)
+	}
+	node.AwaitDeath(t)
+	node.Arm(t)
 }
 
 // inGCP starts a server with the root of the guide.
