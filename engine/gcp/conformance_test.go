@@ -40,7 +40,7 @@ var (
 // differing are the subtests in which a kind of credential differs from a key of its own account.
 var differing = []string{"Issue", "NoSecretInRecipe", "LostAnswer", "RevokeTwice", "RevokeEndsSessions", "SecretsStayOutOfTheLog"}
 
-// full tells whether the whole is to be run, as `make test-cloud` and releases do.
+// full tells whether the long forms are asked for.
 func full() bool { return os.Getenv("SCAIVAULT_TEST_FULL") != "" }
 
 // TestConformance runs the suite for every kind of credential that can be ended.
