@@ -149,8 +149,12 @@ moto: ## Bring the moto that the tests use in the place of AWS
 	@mkdir -p .cache && touch $(EXCEPTIONS)
 	@scripts/install-moto.sh $(EXCEPTIONS)
 
-test-cloud: ## The suite of the engines for clouds on real accounts, which the environment names: see docs/engines/
-	$(GO) test -tags cloud -count=1 -timeout 60m -v -run '^TestCloud' ./engine/aws
+# The clouds of which the environment names an account.
+CLOUDS = $(if $(SCAIVAULT_TEST_AWS_ACCESS_KEY_ID),aws) $(if $(SCAIVAULT_TEST_AZURE_TENANT_ID),azure) $(if $(SCAIVAULT_TEST_GCP_PROJECT),gcp)
+
+test-cloud: ## The engines of clouds on real accounts, which the environment names as their pages say (docs/engines)
+	@test -n "$(strip $(CLOUDS))" || { echo 'set the variables SCAIVAULT_TEST_AWS_…, _AZURE_… or _GCP_… that docs/engines/aws.md, azure.md and gcp.md name'; exit 1; }
+	$(GO) test -tags cloud -count=1 -timeout 60m -v -run '^TestCloud' $(CLOUDS:%=./engine/%)
 
 weight: build ## How large the program is, and how many modules are in it
 	@printf '%s bytes, %s modules\n' "$$(stat -c %s bin/scaivault)" "$$($(GO) version -m bin/scaivault | grep -c '^	dep')"

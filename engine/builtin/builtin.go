@@ -5,6 +5,7 @@ import (
 	"github.com/scaivault/scaivault/engine"
 	"github.com/scaivault/scaivault/engine/aws"
 	"github.com/scaivault/scaivault/engine/custom"
+	"github.com/scaivault/scaivault/engine/gcp"
 	"github.com/scaivault/scaivault/engine/mongodb"
 	"github.com/scaivault/scaivault/engine/mysql"
 	"github.com/scaivault/scaivault/engine/postgresql"
@@ -18,6 +19,7 @@ func Types(programs custom.Host) []engine.Type {
 	return []engine.Type{
 		aws.Type{},
 		custom.Type{Host: programs},
+		gcp.Type{},
 		mongodb.Type{},
 		mysql.Type{},
 		postgresql.Type{},

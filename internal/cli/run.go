@@ -65,15 +65,18 @@ Redis it is REDISCLI_AUTH, which redis-cli reads, and REDIS_USERNAME, REDIS_PASS
 REDIS_HOST, REDIS_PORT and REDIS_TLS, if the caller may read the engine at all. For
 MongoDB it is MONGODB_URI, as mongosh and all drivers take it, if the caller may read
 the engine. For AWS it is AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_SESSION_TOKEN,
-which is empty for an IAM user, and AWS_REGION if the caller may read the engine. Who may see the environment of the command sees its password: root, and the
-same user. With --env the command finds these names only:
+which is empty for an IAM user, and AWS_REGION if the caller may read the engine. For
+Google Cloud it is GOOGLE_APPLICATION_CREDENTIALS, the path of a file with the key, which
+only this user may read and which is removed when the command has ended, or for a token
+CLOUDSDK_AUTH_ACCESS_TOKEN and GOOGLE_OAUTH_ACCESS_TOKEN. Who may see the environment of
+the command sees its password: root, and the same user. With --env the command finds these names only:
 
   --env DB_USER=username --env DB_PASS=password --env DB_HOST=host
   --env 'DATABASE_URL=mysql://{{username}}:{{password|url}}@{{host}}:{{port}}/app'
 
 What has {{FIELD}} in it is a text, in which |url encodes a field for a URL. The fields
-are those of the credential, host, port, database, sslmode, uri (MongoDB), region (AWS)
-and lease_id.
+are those of the credential, host, port, database, sslmode, uri (MongoDB), region (AWS),
+key_file (the path of a service account's key) and lease_id.
 The command does not find the token that run itself uses.`
 	cmd.Example = `  scaivault run --creds support-db/readonly -- psql -c 'SELECT count(*) FROM tickets'`
 	flags := cmd.Flags()
@@ -106,7 +109,13 @@ func (a *app) run(ctx context.Context, c *client.Client, o runOptions, args []st
 	}
 	defer a.giveBack(lease)
 
-	variables, err := connectionOf(ctx, c, lease).environment(mapping)
+	found := connectionOf(ctx, c, lease)
+	remove, err := found.keyFile()
+	if err != nil {
+		return err
+	}
+	defer remove()
+	variables, err := found.environment(mapping)
 	if err != nil {
 		return err
 	}

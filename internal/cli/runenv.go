@@ -15,7 +15,7 @@ import (
 
 // connection is what a command needs to use a credential.
 type connection struct {
-	plugin string            // or the type of the engine where that is no database; empty where the caller may not read the engine
+	plugin string            // the kind of source; empty where the caller may not read the engine
 	fields map[string]string // of the credential, and of its source as far as it is known
 }
 
@@ -28,9 +28,7 @@ func connectionOf(ctx context.Context, c *client.Client, lease *client.Lease) co
 	}
 	engine, err := c.Engine(ctx, lease.Engine)
 	if err == nil && json.Unmarshal(engine.Config, &config) == nil {
-		if n.plugin = config.Plugin; engine.Type != "database" {
-			n.plugin = engine.Type
-		}
+		n.plugin = first(config.Plugin, engine.Type)
 		maps.Copy(n.fields, sourceFields(config.ConnectionURL))
 	}
 	if config.Region != "" {
@@ -70,6 +68,10 @@ func usual(plugin string) map[string]string {
 			"AWS_ACCESS_KEY_ID": "access_key_id", "AWS_SECRET_ACCESS_KEY": "secret_access_key", "AWS_SESSION_TOKEN": "session_token",
 			"AWS_REGION": "region",
 		}
+	case "gcp": // a key as a file, as all libraries of Google want it; a token as gcloud and Terraform read it
+		return map[string]string{
+			"GOOGLE_APPLICATION_CREDENTIALS": "key_file", "CLOUDSDK_AUTH_ACCESS_TOKEN": "access_token", "GOOGLE_OAUTH_ACCESS_TOKEN": "access_token",
+		}
 	case "mongodb": // its programs read nothing by themselves, and all take a URI
 		return map[string]string{"MONGODB_URI": "uri"}
 	}
@@ -93,7 +95,8 @@ func mongodbURI(connectionURL string, credential map[string]string) string {
 
 // environment gives the command its variables: those asked for, else those that
 // the source's own programs expect. A user name with a password from an engine
-// that may not be read is taken for PostgreSQL's, an access key for one of AWS.
+// that may not be read is taken for PostgreSQL's, an access key for one of AWS,
+// a service account for Google's.
 func (n connection) environment(mapping map[string]string) ([]string, error) {
 	asked := len(mapping) > 0
 	switch {
@@ -102,6 +105,8 @@ func (n connection) environment(mapping map[string]string) ([]string, error) {
 		mapping = usual("postgresql")
 	case n.plugin == "" && n.fields["access_key_id"] != "":
 		mapping = usual("aws")
+	case n.plugin == "" && n.fields["service_account_email"] != "":
+		mapping = usual("gcp")
 	default:
 		mapping = usual(n.plugin)
 	}
