@@ -174,13 +174,24 @@ func (e *Engine) equip(ctx context.Context, r *recipe, definitions []string) (se
 	return made.Text, err
 }
 
-// unmake deletes an application that could not be equipped. What is still on its way to one that is
-// deleted comes to nothing, so nothing is left then.
+// unmake deletes an application that could not be equipped. It may not be shown yet, so it is waited for.
+// What is still on its way to one that is deleted comes to nothing: nothing is left then.
 func (e *Engine) unmake(ctx context.Context, r recipe, cause error) error {
 	ctx, cancel := e.operation(context.WithoutCancel(ctx))
 	defer cancel()
 	known := mapped(issuing, cause)
-	if _, err := e.dismantle(ctx, r); err != nil {
+	var made []application
+	var hidden error = busy(issuing+": what was made is not shown yet", nil)
+	err := eventually(ctx, func() (err error) {
+		if made, err = e.find(ctx, r); err == nil && len(made) == 0 {
+			return hidden
+		}
+		return err
+	}, func(err error) bool { return err == hidden }) //nolint:errorlint // the very one
+	if err == nil {
+		_, err = e.dismantleThese(ctx, r, made)
+	}
+	if err != nil {
 		return uncertain(known.Reason, errors.Join(cause, err))
 	}
 	switch {

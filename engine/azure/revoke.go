@@ -24,7 +24,11 @@ func (e *Engine) Revoke(ctx context.Context, raw engine.Recipe) (engine.Outcome,
 	}
 	ctx, cancel := e.operation(ctx)
 	defer cancel()
-	outcome, err := e.dismantle(ctx, r)
+	kill := e.dismantle
+	if r.Existing {
+		kill = e.endPassword
+	}
+	outcome, err := kill(ctx, r)
 	if err != nil {
 		return engine.Outcome{}, mapped(revoking, err)
 	}
@@ -48,15 +52,16 @@ func (e *Engine) RevokeBatch(ctx context.Context, rs []engine.Recipe) []engine.R
 	return results
 }
 
-// dismantle ends what the recipe describes. Each step can be repeated.
+// dismantle ends an application of ours, and all that goes with it. Each step can be repeated.
 func (e *Engine) dismantle(ctx context.Context, r recipe) (engine.Outcome, error) {
-	if r.Existing {
-		return e.endPassword(ctx, r)
-	}
 	made, err := e.find(ctx, r)
 	if err != nil {
 		return engine.Outcome{}, err
 	}
+	return e.dismantleThese(ctx, r, made)
+}
+
+func (e *Engine) dismantleThese(ctx context.Context, r recipe, made []application) (engine.Outcome, error) {
 	usable := r.Key != ""
 	for _, a := range made {
 		usable = usable || len(a.Passwords) > 0

@@ -50,6 +50,7 @@ type Server struct {
 	Subscription string
 	CA           string // PEM of what its certificate is verified by
 
+	pair     tls.Certificate
 	address  string
 	lag      time.Duration // until something is known everywhere
 	tick     time.Duration // of the server's clock, for each request
@@ -92,19 +93,33 @@ func Start(t TB, opts ...Option) *Server {
 	if err != nil {
 		t.Fatalf("load the certificate: %v", err)
 	}
+	s.pair = pair
+	t.Cleanup(func() {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		for _, v := range s.violations {
+			t.Errorf("against Microsoft's documents: %s", v)
+		}
+	})
+	s.address = strings.TrimPrefix(listen(t, pair, s), "https://")
+	return s
+}
+
+// listen serves until the end of the test, and tells where.
+func listen(t TB, pair tls.Certificate, handler http.Handler) string {
+	t.Helper()
 	port, err := freeport.Pick()
 	if err != nil {
 		t.Fatalf("%v", err)
 	}
-	s.address = net.JoinHostPort("127.0.0.1", strconv.Itoa(port))
-	listener, err := net.Listen("tcp", s.address) //nolint:noctx // at once or never
+	address := net.JoinHostPort("127.0.0.1", strconv.Itoa(port))
+	listener, err := net.Listen("tcp", address) //nolint:noctx // at once or never
 	if err != nil {
 		t.Fatalf("listen: %v", err)
 	}
 	server := &http.Server{
-		Handler: s, ReadHeaderTimeout: time.Minute,
+		Handler: handler, ReadHeaderTimeout: time.Minute, ErrorLog: quiet(),
 		TLSConfig: &tls.Config{Certificates: []tls.Certificate{pair}, MinVersion: tls.VersionTLS12},
-		ErrorLog:  quiet(),
 	}
 	done := make(chan struct{})
 	go func() {
@@ -114,13 +129,8 @@ func Start(t TB, opts ...Option) *Server {
 	t.Cleanup(func() {
 		_ = server.Close()
 		<-done
-		s.mu.Lock()
-		defer s.mu.Unlock()
-		for _, v := range s.violations {
-			t.Errorf("against Microsoft's documents: %s", v)
-		}
 	})
-	return s
+	return "https://" + address
 }
 
 // Addr is host and port.

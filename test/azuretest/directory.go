@@ -38,6 +38,7 @@ type principal struct {
 	id, appID     string
 	tags          []string
 	permissions   []string
+	owner         string // object id of who made it
 	made, deleted time.Time
 }
 

@@ -221,6 +221,7 @@ func (s *Server) createPrincipal(c *call) {
 		return
 	}
 	p := s.directory.addPrincipal(wanted.AppID, wanted.Tags, s.now())
+	p.owner = c.who.principal
 	c.answer(http.StatusCreated, map[string]any{"id": p.id, "appId": p.appID, "tags": listOf(p.tags)})
 }
 
@@ -230,23 +231,13 @@ func (s *Server) deletePrincipal(c *call) {
 		c.absent()
 		return
 	}
-	if !c.may(s.owns(c, p.appID), writesApplications...) {
+	if !c.may(p.owner == c.who.principal, writesApplications...) {
 		return
 	}
 	if p.deleted.IsZero() {
 		s.end(p)
 	}
 	c.answer(http.StatusNoContent, nil)
-}
-
-// owns tells whether the caller owns the application, deleted or not.
-func (s *Server) owns(c *call, appID string) bool {
-	for _, a := range s.directory.applications {
-		if a.appID == appID && a.owners[c.who.principal] {
-			return true
-		}
-	}
-	return false
 }
 
 func (g *group) document() map[string]any {
@@ -349,7 +340,7 @@ func (s *Server) purge(c *call) {
 		return
 	}
 	if p := s.directory.principals[id]; p != nil && s.binned(p.deleted) {
-		if c.may(s.owns(c, p.appID), writesApplications...) {
+		if c.may(p.owner == c.who.principal, writesApplications...) {
 			delete(s.directory.principals, id)
 			c.answer(http.StatusNoContent, nil)
 		}
