@@ -3,6 +3,7 @@ package azure
 import (
 	"context"
 	"errors"
+	"maps"
 	"slices"
 	"strings"
 
@@ -46,10 +47,10 @@ func (e *Engine) planRoot(ctx context.Context) (map[string]statement.Secret, err
 	if err != nil {
 		return nil, err
 	}
-	return map[string]statement.Secret{
-		"client_id": statement.Secret(current.clientID), "client_secret": made.Text,
-		"key_id": statement.Secret(made.Key), "former_key_id": statement.Secret(key),
-	}, nil
+	candidate := maps.Clone(e.options.Root)
+	candidate["client_secret"] = made.Text
+	candidate["key_id"], candidate["former_key_id"] = statement.Secret(made.Key), statement.Secret(key)
+	return candidate, nil
 }
 
 // SetRoot implements engine.RootRotator. The candidate is a password of the root's application already; it

@@ -15,7 +15,7 @@ import (
 
 // connection is what a command needs to use a credential.
 type connection struct {
-	plugin string            // empty where the caller may not read the engine
+	plugin string            // the kind of source; empty where the caller may not read the engine
 	fields map[string]string // of the credential, and of its source as far as it is known
 }
 
@@ -27,7 +27,7 @@ func connectionOf(ctx context.Context, c *client.Client, lease *client.Lease) co
 	}
 	engine, err := c.Engine(ctx, lease.Engine)
 	if err == nil && json.Unmarshal(engine.Config, &config) == nil {
-		n.plugin = config.Plugin
+		n.plugin = first(config.Plugin, engine.Type)
 		maps.Copy(n.fields, sourceFields(config.ConnectionURL))
 	}
 	maps.Copy(n.fields, lease.Data())
@@ -56,6 +56,8 @@ func usual(plugin string) map[string]string {
 			"REDISCLI_AUTH": "password", "REDIS_USERNAME": "username", "REDIS_PASSWORD": "password",
 			"REDIS_HOST": "host", "REDIS_PORT": "port", "REDIS_TLS": "tls",
 		}
+	case "azure": // as the libraries of Microsoft read them
+		return map[string]string{"AZURE_CLIENT_ID": "client_id", "AZURE_CLIENT_SECRET": "client_secret", "AZURE_TENANT_ID": "tenant_id"}
 	case "mongodb": // its programs read nothing by themselves, and all take a URI
 		return map[string]string{"MONGODB_URI": "uri"}
 	}

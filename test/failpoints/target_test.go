@@ -114,9 +114,12 @@ func (s target) play(t *testing.T, at scenario, role string, nodes ...*vaulttest
 
 	s.credential(t, w, node)
 	for range 2 { // the second time nothing is left to do
-		if result, err := node.Admin(t).RevokePrefix(t.Context(), "db/"+w.role, patience/2); err != nil || result.Pending != 0 {
-			t.Errorf("revoke what is left: %+v, %v", result, err)
-		}
+		var result api.RevokeResult
+		var err error
+		eventually(t, func() string { return fmt.Sprintf("what is left is revoked, and dead: %+v, %v", result, err) }, func() bool {
+			result, err = node.Admin(t).RevokePrefix(t.Context(), "db/"+w.role, patience/2)
+			return err == nil && result.Pending == 0
+		})
 	}
 	if s.users == nil {
 		return
