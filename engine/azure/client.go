@@ -95,7 +95,7 @@ type request struct {
 	grant   string // what root needs for it
 }
 
-// at makes a path of a template, whose %s are filled with escaped values.
+// at adds a query, as names and values, to an escaped path.
 func at(path string, query ...string) string {
 	values := make(url.Values)
 	for i := 0; i+1 < len(query); i += 2 {

@@ -76,8 +76,8 @@ func parseConfig(raw json.RawMessage) (*config, error) {
 	if _, err := c.NameTemplate(maxNameBytes); err != nil {
 		return nil, err
 	}
-	known := false
-	c.cloud, known = environments(c.Environment)
+	environment, known := environments(c.Environment)
+	c.cloud = environment
 	if err := (engine.Rules{
 		{!known, "environment is none of public, usgovernment, usgovernment-dod and china"},
 		{c.TenantID == "", "tenant_id is missing"},
@@ -116,9 +116,10 @@ func origin(text string) bool {
 	if err != nil || text != "https://"+u.Host {
 		return false
 	}
-	host, port := u.Host, ""
+	host := u.Host
 	if at := strings.LastIndexByte(host, ':'); at > strings.LastIndexByte(host, ']') {
-		host, port = host[:at], host[at+1:]
+		port := host[at+1:]
+		host = host[:at]
 		if n, err := strconv.ParseUint(port, 10, 16); err != nil || n == 0 || port[0] == '0' {
 			return false
 		}

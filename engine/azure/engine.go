@@ -60,10 +60,8 @@ type Engine struct {
 	known   *known        // what roles and groups are called
 	issuing chan struct{} // one token per credential that is being made
 
-	mu     sync.Mutex
-	root   root
-	asked  demands // what roles have asked for since the start
-	closed bool
+	mu    sync.Mutex
+	asked demands // what roles have asked for since the start
 }
 
 // Open implements engine.Type.
@@ -86,13 +84,14 @@ func (Type) Open(ctx context.Context, o engine.Options) (engine.Engine, error) {
 	if e.names, err = c.NameTemplate(maxNameBytes); err != nil {
 		return nil, misconfigured("read the configuration", err)
 	}
-	if e.root, err = e.client.newRoot(o.Root); err != nil {
+	r, err := newRoot(o.Root)
+	if err != nil {
 		return nil, err
 	}
-	e.client.become(e.root)
+	e.client.become(r)
 	ctx, cancel := e.operation(ctx)
 	defer cancel()
-	if err := e.client.prove(ctx, e.root); err != nil {
+	if err := e.client.prove(ctx, r); err != nil {
 		e.Close()
 		return nil, err
 	}

@@ -63,7 +63,9 @@ func TestThrottled(t *testing.T) {
 	met := map[string]int{}
 	s.Fail(func(op string) azuretest.Fault {
 		met[op]++
-		return azuretest.Fault{Throttle: met[op] == 1, RetryAfter: met[op] % 2}
+		told := map[string]int{"POST /applications": 1, "POST /servicePrincipals": 0, "POST /applications/{application-id}/addPassword": 0, "DELETE /applications/{application-id}": 1}
+		seconds, throttled := told[op]
+		return azuretest.Fault{Throttle: throttled && met[op] == 1, RetryAfter: seconds}
 	})
 	p, recipe := issue(t, e, s.reader(t))
 	if err := s.login(t, p); err != nil {
@@ -287,7 +289,7 @@ func TestNothingLeadsElsewhere(t *testing.T) {
 		t.Errorf("a list of several pages: %v", err)
 	}
 	elsewhere := azuretest.Start(t)
-	through := azuretest.NewFront(t, s.Server, func(header http.Header, body string) (int, string) {
+	through := azuretest.NewFront(t, s.Server, func(_ http.Header, body string) (int, string) {
 		return http.StatusOK, strings.ReplaceAll(body, s.URL(), elsewhere.URL())
 	})
 	crooked := s.open(t, map[string]any{"graph_endpoint": through})

@@ -132,4 +132,11 @@ func mapped(attempt string, err error) *engine.Error {
 	return failure(engine.Refused, attempt+": "+said, err)
 }
 
-func itoa(n int) string { return strconv.Itoa(n) }
+// asked is mapped for what changes nothing: that it may have been done does not matter.
+func asked(attempt string, err error) *engine.Error {
+	known := mapped(attempt, err)
+	if known.Kind == engine.Uncertain {
+		return unreachable(known.Reason, err)
+	}
+	return known
+}

@@ -106,12 +106,12 @@ func (e *Engine) Issue(ctx context.Context, p *engine.Plan) (engine.Recipe, erro
 func (e *Engine) makeApplication(ctx context.Context, role *role, r *recipe) (statement.Secret, error) {
 	definitions, err := e.meanings(ctx, role, r)
 	if err != nil {
-		return "", asking(request{attempt: issuing}, err)
+		return "", asked(issuing, err)
 	}
 	there, err := e.client.applicationsNamed(ctx, r.Username)
 	switch {
 	case err != nil:
-		return "", asking(request{attempt: issuing}, err)
+		return "", asked(issuing, err)
 	case len(there) > 0:
 		return "", failure(engine.NameTaken, issuing+": an application of the planned name exists", nil)
 	}
@@ -215,7 +215,7 @@ func (e *Engine) makePassword(ctx context.Context, r *recipe) (statement.Secret,
 	if notFound(err) {
 		return "", refused(issuing + ": there is no application " + r.Application)
 	} else if err != nil {
-		return "", asking(request{attempt: issuing}, err)
+		return "", asked(issuing, err)
 	}
 	if err := e.mayUse(a); err != nil {
 		return "", err

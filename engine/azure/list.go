@@ -13,7 +13,7 @@ func (e *Engine) List(ctx context.Context) ([]engine.Account, error) {
 	defer cancel()
 	all, err := e.client.applications(ctx, "")
 	if err != nil {
-		return nil, asking(request{attempt: "list the credentials"}, err)
+		return nil, asked("list the credentials", err)
 	}
 	var accounts []engine.Account
 	for _, a := range all {

@@ -22,7 +22,7 @@ func (e *Engine) Lookup(ctx context.Context, raw engine.Recipe) (engine.Presence
 	}
 	found, err := lookup(ctx, r)
 	if err != nil {
-		return engine.Presence{}, asking(request{attempt: attempt}, err)
+		return engine.Presence{}, asked(attempt, err)
 	}
 	return found, nil
 }

@@ -19,7 +19,7 @@ func (e *Engine) PrepareRole(ctx context.Context, _ string, er engine.Role) ([]s
 	defer cancel()
 	warnings, err := e.prepare(ctx, r)
 	if err != nil {
-		return nil, plainRole(asking(request{attempt: "try the role"}, err))
+		return nil, plainRole(asked("try the role", err))
 	}
 	e.demand(r)
 	return warnings, nil

@@ -181,7 +181,7 @@ func (e *Engine) strip(ctx context.Context, r recipe, principal string) (residue
 	delete(subscriptions, "")
 	for _, subscription := range slices.Sorted(maps.Keys(subscriptions)) {
 		left, err := e.client.assignmentsOf(ctx, subscription, principal, false)
-		if err != nil {
+		if err != nil && !notFound(err) { // a subscription that is gone has none
 			return nil, err
 		}
 		for _, a := range left {

@@ -56,7 +56,7 @@ func (e *Engine) planRoot(ctx context.Context) (map[string]statement.Secret, err
 // SetRoot implements engine.RootRotator. The candidate is a password of the root's application already; it
 // is proved by a login, and only then the former one is ended, and any that was made in its stead.
 func (e *Engine) SetRoot(ctx context.Context, candidate map[string]statement.Secret) error {
-	next, err := e.client.newRoot(candidate)
+	next, err := newRoot(candidate)
 	if err != nil {
 		return err
 	}

@@ -67,7 +67,6 @@ type source struct {
 	root  azuretest.Root
 	group string
 	namer *statement.Namer
-	lag   string // token_lifetime
 }
 
 func newSource(t testing.TB, opts ...azuretest.Option) *source {

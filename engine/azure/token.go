@@ -8,11 +8,11 @@ import (
 	"net/http"
 	"net/url"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
 
-	"github.com/scaivault/scaivault/engine"
 	"github.com/scaivault/scaivault/internal/statement"
 )
 
@@ -58,7 +58,7 @@ type issuedToken struct {
 }
 
 // newRoot reads the root secret.
-func (c *client) newRoot(fields map[string]statement.Secret) (root, error) {
+func newRoot(fields map[string]statement.Secret) (root, error) {
 	r := root{
 		login: login{clientID: strings.ToLower(fields["client_id"].Reveal()), secret: fields["client_secret"]},
 		key:   fields["key_id"].Reveal(), former: fields["former_key_id"].Reveal(),
@@ -142,7 +142,7 @@ func (c *client) logIn(ctx context.Context, l login, scope string) (issuedToken,
 		ExpiresIn   int64            `json:"expires_in"`
 		TokenType   string           `json:"token_type"`
 	}
-	asked := time.Now()
+	begun := time.Now()
 	for {
 		req, err := http.NewRequestWithContext(ctx, http.MethodPost, c.login, strings.NewReader(form))
 		if err != nil {
@@ -157,12 +157,12 @@ func (c *client) logIn(ctx context.Context, l login, scope string) (issuedToken,
 			return issuedToken{}, unreachable(askingToken+": the answer holds none", nil)
 		case err == nil:
 			life := time.Duration(said.ExpiresIn) * time.Second
-			return issuedToken{said.AccessToken, asked.Add(life - min(tokenMargin, life/2))}, nil
+			return issuedToken{said.AccessToken, begun.Add(life - min(tokenMargin, life/2))}, nil
 		case errors.As(err, &a) && a.throttled() && wait(ctx, a.retryAfter):
 		case errors.As(err, &a) && a.status < 500 && !a.throttled():
 			return issuedToken{}, newRefusedLogin(a)
 		default:
-			return issuedToken{}, asking(q, err)
+			return issuedToken{}, asked(askingToken, err)
 		}
 	}
 }
@@ -179,7 +179,7 @@ func newRefusedLogin(a *answer) *refusedLogin {
 	}
 	r := &refusedLogin{codes: said.Codes, text: said.Error}
 	for _, code := range said.Codes[:min(len(said.Codes), 3)] {
-		r.text += ", AADSTS" + itoa(code)
+		r.text += ", AADSTS" + strconv.Itoa(code)
 	}
 	return r
 }
@@ -233,15 +233,4 @@ func (c *client) permissions(ctx context.Context) (names []string, known bool, e
 		return nil, false, nil //nolint:nilerr // unreadable is no failure
 	}
 	return claims.Roles, true, nil
-}
-
-var _ error = (*refusedLogin)(nil)
-
-// asking maps what went wrong with a message that changes nothing.
-func asking(q request, err error) error {
-	mapped := mapped(q.attempt, err)
-	if mapped.Kind == engine.Uncertain {
-		return unreachable(mapped.Reason, err)
-	}
-	return mapped
 }

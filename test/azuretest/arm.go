@@ -46,7 +46,7 @@ func (s *Server) listAssignments(c *call) {
 			found = append(found, a.document(s))
 		}
 	}
-	c.page(s, found, "nextLink")
+	c.page(found, "nextLink")
 }
 
 func (s *Server) putAssignment(c *call) {
@@ -121,7 +121,7 @@ func (s *Server) listDefinitions(c *call) {
 	if d := s.directory.definitionNamed(name); d != nil {
 		found = append(found, d.document(s))
 	}
-	c.page(s, found, "nextLink")
+	c.page(found, "nextLink")
 }
 
 func (s *Server) getDefinition(c *call) {

@@ -59,7 +59,7 @@ func (s *Server) listApplications(c *call) {
 			found = append(found, s.document(a))
 		}
 	}
-	c.page(s, found, "@odata.nextLink")
+	c.page(found, "@odata.nextLink")
 }
 
 func (s *Server) createApplication(c *call) {
@@ -179,7 +179,7 @@ func (s *Server) listOwners(c *call) {
 	for id := range a.owners {
 		found = append(found, map[string]any{"id": id})
 	}
-	c.page(s, found, "@odata.nextLink")
+	c.page(found, "@odata.nextLink")
 }
 
 func (s *Server) listPrincipals(c *call) {
@@ -197,7 +197,7 @@ func (s *Server) listPrincipals(c *call) {
 			found = append(found, map[string]any{"id": p.id, "appId": p.appID, "tags": listOf(p.tags)})
 		}
 	}
-	c.page(s, found, "@odata.nextLink")
+	c.page(found, "@odata.nextLink")
 }
 
 func (s *Server) createPrincipal(c *call) {
@@ -259,7 +259,7 @@ func (s *Server) listGroups(c *call) {
 			found = append(found, g.document())
 		}
 	}
-	c.page(s, found, "@odata.nextLink")
+	c.page(found, "@odata.nextLink")
 }
 
 func (s *Server) getGroup(c *call) {
@@ -327,7 +327,7 @@ func (s *Server) listDeleted(c *call) {
 			found = append(found, d)
 		}
 	}
-	c.page(s, found, "@odata.nextLink")
+	c.page(found, "@odata.nextLink")
 }
 
 func (s *Server) purge(c *call) {

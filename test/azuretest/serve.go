@@ -247,7 +247,7 @@ func (c *call) read(into any) bool {
 const pageSize = 3
 
 // page answers a part of a list, in the order of their ids, with a link to the next.
-func (c *call) page(s *Server, items []map[string]any, link string) {
+func (c *call) page(items []map[string]any, link string) {
 	slices.SortFunc(items, func(a, b map[string]any) int { return strings.Compare(a["id"].(string), b["id"].(string)) })
 	from := 0
 	if after := c.r.URL.Query().Get("$skiptoken"); after != "" {
