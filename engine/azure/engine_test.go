@@ -26,14 +26,45 @@ func TestEventualConsistency(t *testing.T) {
 	s := newSource(t, lagging())
 	e := s.open(t, nil)
 	before := s.Left()
+	for _, role := range []engine.Role{s.reader(t), parseRole(t, `{"azure_groups": ["app readers"]}`)} {
+		p, recipe := issue(t, e, role)
+		if err := s.login(t, p); err != nil {
+			t.Errorf("a credential that was handed out: %v", err)
+		}
+		revoke(t, e, recipe)
+		if err := s.login(t, p); err == nil {
+			t.Error("a dead credential logs in")
+		}
+		s.spotless(t, before)
+	}
+}
+
+// What fails right after the application was made is taken back, though nothing shows that application yet.
+func TestTakenBackWhileHidden(t *testing.T) {
+	t.Parallel()
+	s := newSource(t, lagging())
+	e := s.open(t, nil)
+	before := s.Left()
+	s.Fail(func(op string) azuretest.Fault { return azuretest.Fault{Before: op == "POST /servicePrincipals"} })
+	if _, err := e.Issue(t.Context(), plan(t, e, s.reader(t))); engine.KindOf(err) != engine.Unreachable {
+		t.Errorf("what failed, and was taken back: %v", err)
+	}
+	s.Fail(nil)
+	s.spotless(t, before)
+}
+
+// Where somebody else deleted the application, its role assignments are still there, and lead to nobody.
+func TestApplicationDeletedByOthers(t *testing.T) {
+	t.Parallel()
+	s := newSource(t)
+	e := s.open(t, nil)
+	before := s.Left()
 	p, recipe := issue(t, e, s.reader(t))
-	if err := s.login(t, p); err != nil {
-		t.Errorf("a credential that was handed out: %v", err)
+	s.Delete(p.Data["client_id"].Reveal())
+	if left := s.Left(); left.Assignments != before.Assignments+1 {
+		t.Fatalf("left are %s", left)
 	}
 	revoke(t, e, recipe)
-	if err := s.login(t, p); err == nil {
-		t.Error("a dead credential logs in")
-	}
 	s.spotless(t, before)
 }
 
@@ -259,6 +290,22 @@ func TestPasswordEnds(t *testing.T) {
 	e.Close()
 	again := s.open(t, nil)
 	revoke(t, again, recipe)
+}
+
+// The principal is a member of each group, and of none when it is dead.
+func TestMemberships(t *testing.T) {
+	t.Parallel()
+	s := newSource(t)
+	e := s.open(t, nil)
+	other := s.NewGroup("other readers")
+	_, recipe := issue(t, e, parseRole(t, `{"azure_groups": ["app readers", "`+other+`"]}`))
+	if left := s.Left(); left.Memberships != 2 {
+		t.Errorf("there are %s", left)
+	}
+	revoke(t, e, recipe)
+	if left := s.Left(); left.Memberships != 0 {
+		t.Errorf("left are %s", left)
+	}
 }
 
 // What somebody else gave to our principal ends with it, and where root may not take it, it is named.

@@ -28,7 +28,9 @@ func rotate(t *testing.T, e engine.RootRotator) map[string]statement.Secret {
 func TestRootRotationCutOff(t *testing.T) {
 	t.Parallel()
 	s := newSource(t, lagging())
-	e := s.open(t, nil)
+	o := s.options(nil)
+	o.Root["contact"] = "somebody"
+	e := open(t, o)
 	s.PlantPassword(s.root.ObjectID, "an administrator's")
 	for range 3 {
 		if _, err := e.PlanRoot(t.Context()); err != nil { // and lost
@@ -48,7 +50,9 @@ func TestRootRotationCutOff(t *testing.T) {
 	if left := s.Left(); left.Passwords != 2 {
 		t.Errorf("after the rotation there are %s", left)
 	}
-	o := s.options(nil)
+	if root["contact"] != "somebody" {
+		t.Error("the root secret lost a field")
+	}
 	if _, err := e.PlanRoot(t.Context()); err != nil {
 		t.Errorf("the engine goes on with the new root: %v", err)
 	}

@@ -267,6 +267,13 @@ func (s *Server) Assign(t TB, scope, role, principal string) {
 	s.directory.assignments[strings.ToLower(path)] = &assignment{path: path, scope: scope, principal: principal, definition: s.directory.definitionNamed(role).id}
 }
 
+// Delete deletes an application and its service principal, as an administrator would.
+func (s *Server) Delete(clientID string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.delete(s.directory.applicationOf(clientID))
+}
+
 // Left is what is in the directory and at Azure.
 type Left struct {
 	Applications, Principals, Passwords, Assignments, Memberships, Recycled int

@@ -105,12 +105,17 @@ func (s *Server) deleteApplication(c *call) {
 		return
 	}
 	if a.deleted.IsZero() {
-		a.deleted = s.now()
-		if p := s.directory.principalOf(a.appID); p != nil {
-			s.end(p)
-		}
+		s.delete(a)
 	}
 	c.answer(http.StatusNoContent, nil)
+}
+
+// delete moves an application to the recycle bin, and its principal with it.
+func (s *Server) delete(a *application) {
+	a.deleted = s.now()
+	if p := s.directory.principalOf(a.appID); p != nil {
+		s.end(p)
+	}
 }
 
 // end deletes a principal. Its memberships end with it; its role assignments stay, and lead to nobody.
