@@ -81,13 +81,15 @@ func mongodbURI(connectionURL string, credential map[string]string) string {
 
 // environment gives the command its variables: those asked for, else those that
 // the source's own programs expect. A user name with a password from an engine
-// that may not be read is taken for PostgreSQL's.
+// that may not be read is taken for PostgreSQL's; a tenant is one of Azure.
 func (n connection) environment(mapping map[string]string) ([]string, error) {
 	asked := len(mapping) > 0
 	switch {
 	case asked:
 	case n.plugin == "" && n.fields["password"] != "":
 		mapping = usual("postgresql")
+	case n.plugin == "" && n.fields["tenant_id"] != "":
+		mapping = usual("azure")
 	default:
 		mapping = usual(n.plugin)
 	}
