@@ -42,7 +42,7 @@ func TestEventualConsistency(t *testing.T) {
 // What fails right after the application was made is taken back, though nothing shows that application yet.
 func TestTakenBackWhileHidden(t *testing.T) {
 	t.Parallel()
-	s := newSource(t, lagging())
+	s := newSource(t, azuretest.WithLag(12*time.Second, 2*time.Second)) // more than two looks
 	e := s.open(t, nil)
 	before := s.Left()
 	s.Fail(func(op string) azuretest.Fault { return azuretest.Fault{Before: op == "POST /servicePrincipals"} })
