@@ -13,6 +13,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/scaivault/scaivault/engine"
@@ -205,14 +206,14 @@ func (c *client) exchange(req *http.Request, q request, out any) error {
 	case <-req.Context().Done():
 		return busy(q.attempt+": wait for a connection: all are in use", req.Context().Err())
 	}
-	sent := false
+	var sent atomic.Bool
 	ctx := httptrace.WithClientTrace(req.Context(), &httptrace.ClientTrace{
-		WroteHeaders: func() { sent = true },
+		WroteHeaders: func() { sent.Store(true) },
 		WroteRequest: func(httptrace.WroteRequestInfo) { failpoint.Sent(req.Context()) },
 	})
 	response, err := c.http.Do(req.WithContext(ctx))
 	if err != nil {
-		return lost(q, sent, err)
+		return lost(q, sent.Load(), err)
 	}
 	defer func() { _ = response.Body.Close() }()
 	text, err := io.ReadAll(io.LimitReader(response.Body, maxAnswer+1))

@@ -15,25 +15,25 @@ import (
 	"github.com/scaivault/scaivault/internal/statement"
 )
 
-// real is a variable that tells of a real tenant.
-func real(name string) string { return os.Getenv("SCAIVAULT_TEST_AZURE_" + name) }
+// variable is one that tells of a real tenant.
+func variable(name string) string { return os.Getenv("SCAIVAULT_TEST_AZURE_" + name) }
 
 // TestRealTenant is the life of credentials on a real tenant, for make test-azure.
 func TestRealTenant(t *testing.T) {
 	t.Parallel()
-	if real("TENANT_ID") == "" {
+	if variable("TENANT_ID") == "" {
 		t.Skip("no real tenant is named: make test-azure") //nolint:forbidigo // a declared exception
 	}
 	e := openReal(t)
 	if h := e.Check(t.Context()); h.Status != "healthy" {
 		t.Fatalf("health: %+v", h)
 	}
-	form := map[string]any{"azure_roles": []map[string]string{{"role_name": "Reader", "scope": real("SCOPE")}}, "permanently_delete": true}
-	if group := real("GROUP"); group != "" {
+	form := map[string]any{"azure_roles": []map[string]string{{"role_name": "Reader", "scope": variable("SCOPE")}}, "permanently_delete": true}
+	if group := variable("GROUP"); group != "" {
 		form["azure_groups"] = []string{group}
 	}
 	forms := map[string]map[string]any{"application": form}
-	if id := real("APPLICATION"); id != "" {
+	if id := variable("APPLICATION"); id != "" {
 		forms["password"] = map[string]any{"application_object_id": id}
 	}
 	for name, form := range forms {
@@ -57,7 +57,7 @@ func TestRealTenant(t *testing.T) {
 func openReal(t *testing.T) engineUnderTest {
 	t.Helper()
 	config, err := json.Marshal(map[string]any{
-		"tenant_id": real("TENANT_ID"), "environment": real("ENVIRONMENT"), "root_credentials_path": "infra/root", "operation_timeout": "3m",
+		"tenant_id": variable("TENANT_ID"), "environment": variable("ENVIRONMENT"), "root_credentials_path": "infra/root", "operation_timeout": "3m",
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -66,7 +66,7 @@ func openReal(t *testing.T) engineUnderTest {
 	return open(t, engine.Options{
 		Installation: "inst_real", EngineID: "eng_real", EngineName: "real", Node: "real", Epoch: 1, Config: config,
 		Root: map[string]statement.Secret{
-			"client_id": statement.Secret(real("CLIENT_ID")), "client_secret": statement.Secret(real("CLIENT_SECRET")),
+			"client_id": statement.Secret(variable("CLIENT_ID")), "client_secret": statement.Secret(variable("CLIENT_SECRET")),
 		},
 		Namer: statement.NewNamer("inst_real", []byte("key of the real tests"), nil), Dial: dialer.DialContext, Logger: slog.New(slog.DiscardHandler),
 	})
