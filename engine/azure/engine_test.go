@@ -85,6 +85,27 @@ func TestPermanentlyDelete(t *testing.T) {
 	}
 }
 
+// What an application may make is limited, and what it deleted counts until it is gone for good.
+func TestQuota(t *testing.T) {
+	t.Parallel()
+	s := newSource(t, azuretest.WithQuota(5))
+	e := s.open(t, nil)
+	for range 3 {
+		_, recipe := issue(t, e, parseRole(t, `{"azure_groups": ["app readers"], "permanently_delete": true}`))
+		revoke(t, e, recipe)
+	}
+	for range 2 {
+		_, recipe := issue(t, e, s.reader(t))
+		revoke(t, e, recipe)
+	}
+	before := s.Left()
+	_, err := e.Issue(t.Context(), plan(t, e, s.reader(t)))
+	if engine.KindOf(err) != engine.Refused || !strings.Contains(err.Error(), "permanently_delete") {
+		t.Errorf("beyond the quota: %v", err)
+	}
+	s.spotless(t, before)
+}
+
 // Azure answers with 429 before it does anything: the engine waits for as long as it is told.
 func TestThrottled(t *testing.T) {
 	t.Parallel()

@@ -120,6 +120,8 @@ func mapped(attempt string, err error) *engine.Error {
 		return busy(attempt+": Azure has had too many requests", err)
 	case a.status == http.StatusUnauthorized:
 		return misconfigured(attempt+": "+said+": it does not take the root's token", err)
+	case a.code == "Directory_QuotaExceeded":
+		return failure(engine.Refused, attempt+": "+said+": root, or the tenant, has as many objects as Microsoft allows, those in the recycle bin counted: set permanently_delete on the roles, empty the bin, or give root a role of Microsoft Entra ID that lifts the limit", err)
 	case a.status == http.StatusForbidden && a.q.grant != "":
 		return misconfigured(attempt+": "+said+": root lacks a right: "+a.q.grant, err)
 	case a.status == http.StatusForbidden:

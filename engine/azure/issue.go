@@ -19,6 +19,9 @@ const (
 	endGrace = time.Minute
 )
 
+// errHidden says that Azure does not know everywhere yet that something was made.
+var errHidden = errors.New("it is not shown yet")
+
 // Plan implements engine.Engine. The password is missing in its data: Microsoft makes it.
 func (e *Engine) Plan(_ context.Context, q engine.PlanRequest) (*engine.Plan, error) {
 	role, ok := q.Role.(*role)
@@ -181,15 +184,14 @@ func (e *Engine) unmake(ctx context.Context, r recipe, cause error) error {
 	defer cancel()
 	known := mapped(issuing, cause)
 	var made []application
-	var hidden error = busy(issuing+": what was made is not shown yet", nil)
 	err := eventually(ctx, func() (err error) {
 		if made, err = e.find(ctx, r); err == nil && len(made) == 0 {
-			return hidden
+			return errHidden
 		}
 		return err
-	}, func(err error) bool { return err == hidden }) //nolint:errorlint // the very one
+	}, func(err error) bool { return errors.Is(err, errHidden) })
 	if err == nil {
-		_, err = e.dismantleThese(ctx, r, made)
+		_, err = e.dismantleFound(ctx, r, made)
 	}
 	if err != nil {
 		return uncertain(known.Reason, errors.Join(cause, err))

@@ -37,6 +37,9 @@ func (e *Engine) prepare(ctx context.Context, r *role) (warnings []string, err e
 	if r.ApplicationObjectID != "" {
 		return e.prepareExisting(ctx, r.ApplicationObjectID)
 	}
+	if !r.PermanentlyDelete {
+		warnings = append(warnings, "applications of this role stay in the recycle bin for 30 days, and Microsoft lets an application that is no administrator make 250 objects, those counted: two a credential. Set permanently_delete where there are many")
+	}
 	for _, a := range r.AzureRoles {
 		d, err := e.definitionOf(ctx, a)
 		if err != nil {

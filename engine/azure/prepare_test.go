@@ -39,12 +39,15 @@ func TestPrepareRole(t *testing.T) {
 			t.Errorf("%s: %v", document, err)
 		}
 	}
-	warnings, err := e.PrepareRole(t.Context(), "role", parseRole(t, `{"azure_roles": [{"role_name": "Owner"}]}`))
+	warnings, err := e.PrepareRole(t.Context(), "role", parseRole(t, `{"azure_roles": [{"role_name": "Owner"}], "permanently_delete": true}`))
 	if err != nil || len(warnings) != 1 || !strings.Contains(warnings[0], "give roles to others") {
 		t.Errorf("a role that may give roles: %v, %v", warnings, err)
 	}
-	if warnings, err := e.PrepareRole(t.Context(), "role", parseRole(t, `{"azure_roles": [{"role_name": "Contributor"}]}`)); err != nil || len(warnings) != 0 {
+	if warnings, err := e.PrepareRole(t.Context(), "role", parseRole(t, `{"azure_roles": [{"role_name": "Contributor"}], "permanently_delete": true}`)); err != nil || len(warnings) != 0 {
 		t.Errorf("a role that may not: %v, %v", warnings, err)
+	}
+	if warnings, err := e.PrepareRole(t.Context(), "role", s.reader(t)); err != nil || len(warnings) != 1 || !strings.Contains(warnings[0], "permanently_delete") {
+		t.Errorf("a role that fills the recycle bin: %v, %v", warnings, err)
 	}
 	// A role that was saved before its application was the engine's is refused at the credential, too.
 	_, err = e.Issue(t.Context(), plan(t, e, parseRole(t, `{"application_object_id": "`+s.root.ObjectID+`"}`)))

@@ -2,6 +2,7 @@ package azure
 
 import (
 	"context"
+	"errors"
 	"maps"
 	"net/url"
 	"slices"
@@ -14,6 +15,9 @@ import (
 )
 
 const revoking = "revoke a credential"
+
+// errStillShown says that Azure does not know everywhere yet that something was deleted.
+var errStillShown = errors.New("it is still shown")
 
 // Revoke implements engine.Engine. The password goes first: nobody logs in from then on. A token that was
 // given out before lives to its own end, and the Outcome says until when.
@@ -58,10 +62,10 @@ func (e *Engine) dismantle(ctx context.Context, r recipe) (engine.Outcome, error
 	if err != nil {
 		return engine.Outcome{}, err
 	}
-	return e.dismantleThese(ctx, r, made)
+	return e.dismantleFound(ctx, r, made)
 }
 
-func (e *Engine) dismantleThese(ctx context.Context, r recipe, made []application) (engine.Outcome, error) {
+func (e *Engine) dismantleFound(ctx context.Context, r recipe, made []application) (engine.Outcome, error) {
 	usable := r.Key != ""
 	for _, a := range made {
 		usable = usable || len(a.Passwords) > 0
@@ -144,19 +148,23 @@ func (e *Engine) remove(ctx context.Context, r recipe, a application) (residue [
 
 // gone waits until an application that was deleted is not shown any more.
 func (e *Engine) gone(ctx context.Context, id string) error {
-	var still error = busy(revoking+": its application was deleted and is still shown", nil)
 	err := eventually(ctx, func() error {
 		_, err := e.client.application(ctx, id)
 		if err == nil {
-			return still
+			return errStillShown
 		}
 		return err
-	}, func(err error) bool { return err == still }) //nolint:errorlint // the very one
-	if notFound(err) {
+	}, stillShown)
+	switch {
+	case notFound(err):
 		return nil
+	case stillShown(err):
+		return busy(revoking+": its application was deleted and is still shown", err)
 	}
 	return err
 }
+
+func stillShown(err error) bool { return errors.Is(err, errStillShown) }
 
 // unassign takes back the roles that were planned.
 func (e *Engine) unassign(ctx context.Context, paths []string) error {
@@ -254,18 +262,20 @@ func (e *Engine) endPassword(ctx context.Context, r recipe) (engine.Outcome, err
 		return engine.Outcome{}, err
 	}
 	failpoint.Hit(failpoint.Disabled)
-	var still error = busy(revoking+": its password was ended and is still shown", nil)
 	err = eventually(ctx, func() error {
 		a, err := e.client.application(ctx, r.Application)
 		if err != nil {
 			return err
 		}
 		if _, there, _ := e.passwordOf(a, r.Username); there {
-			return still
+			return errStillShown
 		}
 		return nil
-	}, func(err error) bool { return err == still }) //nolint:errorlint // the very one
-	if err != nil && !notFound(err) {
+	}, stillShown)
+	switch {
+	case stillShown(err):
+		return engine.Outcome{}, busy(revoking+": its password was ended and is still shown", err)
+	case err != nil && !notFound(err):
 		return engine.Outcome{}, err
 	}
 	return engine.Outcome{EffectiveAt: e.tokensEnd(r, true)}, nil

@@ -55,6 +55,7 @@ type Server struct {
 	lag      time.Duration // until something is known everywhere
 	tick     time.Duration // of the server's clock, for each request
 	lifetime time.Duration // of tokens
+	quota    int           // of objects that one principal can make; 0 for none
 
 	mu         sync.Mutex
 	ahead      time.Duration // of the server's clock
@@ -72,6 +73,9 @@ type Option func(*Server)
 func WithLag(lag, tick time.Duration) Option {
 	return func(s *Server) { s.lag, s.tick = lag, tick }
 }
+
+// WithQuota lets a principal make so many objects, those in the recycle bin counted. Microsoft's is 250.
+func WithQuota(objects int) Option { return func(s *Server) { s.quota = objects } }
 
 // Start runs a server until the end of the test.
 func Start(t TB, opts ...Option) *Server {

@@ -75,9 +75,32 @@ func (s *Server) createApplication(c *call) {
 		c.refuse(http.StatusBadRequest, "Request_BadRequest", "Invalid value specified for property 'displayName'.")
 		return
 	}
+	if s.full(c) {
+		return
+	}
 	a := s.directory.addApplication(wanted.DisplayName, wanted.Tags, wanted.Notes, s.now())
 	a.owners[c.who.principal] = true
 	c.answer(http.StatusCreated, s.document(a))
+}
+
+// full refuses to make more than one principal may.
+func (s *Server) full(c *call) bool {
+	made := 0
+	for _, a := range s.directory.applications {
+		if a.owners[c.who.principal] {
+			made++
+		}
+	}
+	for _, p := range s.directory.principals {
+		if p.owner == c.who.principal {
+			made++
+		}
+	}
+	if s.quota == 0 || made < s.quota {
+		return false
+	}
+	c.refuse(http.StatusForbidden, "Directory_QuotaExceeded", "The directory object quota limit for the Principal has been exceeded.")
+	return true
 }
 
 // application is the one that a path names; it is answered what is wrong where there is none.
@@ -223,6 +246,9 @@ func (s *Server) createPrincipal(c *call) {
 	}
 	if s.directory.principalOf(wanted.AppID) != nil {
 		c.refuse(http.StatusConflict, "Request_MultipleObjectsWithSameKeyValue", "The service principal cannot be created because the service principal name is already in use.")
+		return
+	}
+	if s.full(c) {
 		return
 	}
 	p := s.directory.addPrincipal(wanted.AppID, wanted.Tags, s.now())
