@@ -39,6 +39,20 @@ func TestEventualConsistency(t *testing.T) {
 	}
 }
 
+// What was issued a moment ago, and is shown nowhere yet, is ended by the ids that Microsoft told.
+func TestRevokedWhileHidden(t *testing.T) {
+	t.Parallel()
+	s := newSource(t, azuretest.WithStaleReads())
+	e := s.open(t, map[string]any{"operation_timeout": "10s"}) // half of it is spent on a login that is not taken yet
+	before := s.Left()
+	_, recipe := issue(t, e, s.reader(t))
+	if left := s.Left(); left.Applications != before.Applications+1 {
+		t.Fatalf("left are %s", left)
+	}
+	revoke(t, e, recipe)
+	s.spotless(t, before)
+}
+
 // What fails right after the application was made is taken back, though nothing shows that application yet.
 func TestTakenBackWhileHidden(t *testing.T) {
 	t.Parallel()

@@ -75,6 +75,11 @@ func (e *Engine) dismantleFound(ctx context.Context, r recipe, made []applicatio
 			}
 		}
 	}
+	if len(made) == 0 && guid(r.Application) && guid(r.Principal) && guid(r.Key) {
+		if err := e.endUnseen(ctx, r); err != nil {
+			return engine.Outcome{}, err
+		}
+	}
 	failpoint.Hit(failpoint.Disabled)
 	var residue []string
 	for _, a := range made {
@@ -119,6 +124,22 @@ func (e *Engine) find(ctx context.Context, r recipe) ([]application, error) {
 		}
 		return a.DisplayName != r.Username
 	}), nil
+}
+
+// endUnseen ends what Microsoft told the ids of, and nothing shows: it is gone, or was made a moment ago and
+// is not known everywhere yet. What is told by id is told to where it is written. One that is shown, and is
+// not ours any more, is left alone.
+func (e *Engine) endUnseen(ctx context.Context, r recipe) error {
+	if _, err := e.client.application(ctx, r.Application); !notFound(err) {
+		return err
+	}
+	if err := e.client.removePassword(ctx, r.Application, r.Key); err != nil {
+		return err
+	}
+	if err := e.client.delete(ctx, revoking+": delete the service principal", "/v1.0/servicePrincipals/"+url.PathEscape(r.Principal), grantApplications); err != nil {
+		return err
+	}
+	return e.client.delete(ctx, revoking+": delete the application", "/v1.0/applications/"+url.PathEscape(r.Application), grantApplications)
 }
 
 // remove deletes an application of ours with all that its principal has.
@@ -254,9 +275,11 @@ func (e *Engine) endPassword(ctx context.Context, r recipe) (engine.Outcome, err
 		return engine.Outcome{}, err
 	}
 	p, there, _ := e.passwordOf(a, r.Username)
-	if !there {
-		failpoint.Hit(failpoint.Disabled)
-		return engine.Outcome{EffectiveAt: e.tokensEnd(r, r.Key != "")}, nil
+	if !there && r.Key == "" {
+		return engine.Outcome{}, nil
+	}
+	if !there { // it is gone, or not known everywhere yet: the id is told to where it is written
+		p.Key = r.Key
 	}
 	if err := e.client.removePassword(failpoint.OnSending(ctx, failpoint.R2), a.ID, p.Key); err != nil {
 		return engine.Outcome{}, err

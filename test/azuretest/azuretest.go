@@ -54,6 +54,7 @@ type Server struct {
 	address  string
 	lag      time.Duration // until something is known everywhere
 	tick     time.Duration // of the server's clock, for each request
+	stale    bool          // only what is read lags
 	lifetime time.Duration // of tokens
 	quota    int           // of objects that one principal can make; 0 for none
 
@@ -63,6 +64,7 @@ type Server struct {
 	directory  directory
 	violations []string
 	served     int
+	writing    bool // the request that has the lock
 }
 
 // Option changes how a server works.
@@ -72,6 +74,11 @@ type Option func(*Server)
 // tick.
 func WithLag(lag, tick time.Duration) Option {
 	return func(s *Server) { s.lag, s.tick = lag, tick }
+}
+
+// WithStaleReads makes only what is read lag, for an hour: what is written is known to who writes.
+func WithStaleReads() Option {
+	return func(s *Server) { s.stale, s.lag = true, time.Hour }
 }
 
 // WithQuota lets a principal make so many objects, those in the recycle bin counted. Microsoft's is 250.

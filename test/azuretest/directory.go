@@ -127,6 +127,9 @@ func (d *directory) definition(id string) *definition {
 
 // shown tells whether what was made, and perhaps deleted, at these moments is shown now.
 func (s *Server) shown(made, deleted time.Time) bool {
+	if s.stale && s.writing {
+		return deleted.IsZero()
+	}
 	now := s.now()
 	return !now.Before(made.Add(s.lag)) && (deleted.IsZero() || now.Before(deleted.Add(s.lag)))
 }

@@ -165,12 +165,14 @@ func (s *Server) serve(w http.ResponseWriter, r *http.Request, one route, values
 	}
 	answer := httptest.NewRecorder()
 	s.mu.Lock()
+	s.writing = r.Method != http.MethodGet
 	who := s.caller(r, one.arm)
 	if who == nil {
 		refuse(answer, http.StatusUnauthorized, "InvalidAuthenticationToken", "The token is not valid.")
 	} else {
 		one.handler(s, &call{w: answer, r: r, values: values, who: who})
 	}
+	s.writing = false
 	s.mu.Unlock()
 	if err := valid.response(answer.Code, answer.Header(), answer.Body.String()); err != nil {
 		s.violate("the response to " + r.Method + " " + one.path + ": " + err.Error())
