@@ -22,7 +22,7 @@ func TestCycles(t *testing.T) {
 	if os.Getenv("SCAIVAULT_TEST_FULL") != "" {
 		cycles = 1000
 	}
-	s := newSource(t, azuretest.WithLag(2*time.Second, time.Second))
+	s := newSource(t, azuretest.WithLag(time.Second, 50*time.Millisecond))
 	objectID, _ := s.NewApplication("somebody's", s.root.PrincipalID)
 	e := s.open(t, map[string]any{"token_lifetime": "1s", "max_open_connections": 24})
 	roles := []engine.Role{
@@ -80,8 +80,8 @@ func TestCycles(t *testing.T) {
 	for _, recipe := range open {
 		revoke(t, e, recipe)
 	}
-	if issued == 0 {
-		t.Error("nothing was issued")
+	if issued < cycles/10 {
+		t.Errorf("only %d of %d were issued", issued, cycles)
 	}
 	s.spotless(t, before)
 	t.Logf("%d of %d issued, %d revoked later, %d requests; left are %s", issued, cycles, len(open), s.Served(), s.Left())
