@@ -78,7 +78,7 @@ func TestRootRotationCutOff(t *testing.T) {
 		t.Fatal(err)
 	}
 	hasty := open(t, func() engine.Options {
-		o := s.options(map[string]any{"operation_timeout": "5s"})
+		o := s.options(map[string]any{"operation_timeout": "10s"})
 		o.Root = again
 		return o
 	}())
