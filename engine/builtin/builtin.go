@@ -4,6 +4,7 @@ package builtin
 import (
 	"github.com/scaivault/scaivault/engine"
 	"github.com/scaivault/scaivault/engine/aws"
+	"github.com/scaivault/scaivault/engine/azure"
 	"github.com/scaivault/scaivault/engine/custom"
 	"github.com/scaivault/scaivault/engine/gcp"
 	"github.com/scaivault/scaivault/engine/mongodb"
@@ -20,6 +21,7 @@ func Types(programs custom.Host) []engine.Type {
 		aws.Type{},
 		custom.Type{Host: programs},
 		gcp.Type{},
+		azure.Type{},
 		mongodb.Type{},
 		mysql.Type{},
 		postgresql.Type{},

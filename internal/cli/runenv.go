@@ -72,6 +72,8 @@ func usual(plugin string) map[string]string {
 		return map[string]string{
 			"GOOGLE_APPLICATION_CREDENTIALS": "key_file", "CLOUDSDK_AUTH_ACCESS_TOKEN": "access_token", "GOOGLE_OAUTH_ACCESS_TOKEN": "access_token",
 		}
+	case "azure": // as the libraries of Microsoft read them
+		return map[string]string{"AZURE_CLIENT_ID": "client_id", "AZURE_CLIENT_SECRET": "client_secret", "AZURE_TENANT_ID": "tenant_id"}
 	case "mongodb": // its programs read nothing by themselves, and all take a URI
 		return map[string]string{"MONGODB_URI": "uri"}
 	}
@@ -96,7 +98,7 @@ func mongodbURI(connectionURL string, credential map[string]string) string {
 // environment gives the command its variables: those asked for, else those that
 // the source's own programs expect. A user name with a password from an engine
 // that may not be read is taken for PostgreSQL's, an access key for one of AWS,
-// a service account for Google's.
+// a service account for Google's, a tenant for one of Azure.
 func (n connection) environment(mapping map[string]string) ([]string, error) {
 	asked := len(mapping) > 0
 	switch {
@@ -107,6 +109,8 @@ func (n connection) environment(mapping map[string]string) ([]string, error) {
 		mapping = usual("aws")
 	case n.plugin == "" && n.fields["service_account_email"] != "":
 		mapping = usual("gcp")
+	case n.plugin == "" && n.fields["tenant_id"] != "":
+		mapping = usual("azure")
 	default:
 		mapping = usual(n.plugin)
 	}

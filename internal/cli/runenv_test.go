@@ -34,7 +34,7 @@ func TestSourceFieldsTakesAConnectionURLApart(t *testing.T) {
 
 func TestEnvironmentNamesTheFieldsThatWereAskedFor(t *testing.T) {
 	t.Parallel()
-	fields := map[string]string{"username": "u", "password": "p", "host": "h", "lease_id": "l", "uri": "m", "access_token": "t", "odd": "a@/ +b", "access_key_id": "k", "secret_access_key": "s", "session_token": "", "region": "r"}
+	fields := map[string]string{"username": "u", "password": "p", "host": "h", "lease_id": "l", "uri": "m", "access_token": "t", "odd": "a@/ +b", "access_key_id": "k", "secret_access_key": "s", "session_token": "", "region": "r", "client_id": "c", "client_secret": "s", "tenant_id": "t"}
 	for _, try := range []struct {
 		plugin  string
 		mapping map[string]string
@@ -48,6 +48,7 @@ func TestEnvironmentNamesTheFieldsThatWereAskedFor(t *testing.T) {
 		{plugin: "mongodb", want: []string{"MONGODB_URI=m"}},
 		{plugin: "mysql", want: []string{"MYSQL_HOST=h", "MYSQL_PWD=p", "MYSQL_USER=u"}},
 		{plugin: "gcp", want: []string{"CLOUDSDK_AUTH_ACCESS_TOKEN=t", "GOOGLE_OAUTH_ACCESS_TOKEN=t"}},
+		{plugin: "azure", want: []string{"AZURE_CLIENT_ID=c", "AZURE_CLIENT_SECRET=s", "AZURE_TENANT_ID=t"}},
 		{plugin: "another", fails: true},
 		{plugin: "another", mapping: map[string]string{"WHO": "username"}, want: []string{"WHO=u"}},
 		{plugin: "postgresql", mapping: map[string]string{"WHO": "username"}, want: []string{"WHO=u"}},

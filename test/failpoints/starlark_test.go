@@ -9,6 +9,7 @@ import (
 	"github.com/scaivault/scaivault/client"
 	"github.com/scaivault/scaivault/internal/failpoint"
 	"github.com/scaivault/scaivault/test/rabbitmqtest"
+	"github.com/scaivault/scaivault/test/servertest"
 	"github.com/scaivault/scaivault/test/vaulttest"
 )
 
@@ -21,7 +22,7 @@ func TestCrashMatrixStarlark(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = server.Stop() })
-	if err := server.AddUser("scaivault", rootPassword, "administrator"); err != nil {
+	if err := server.AddUser(servertest.GuideRoot, servertest.GuidePassword, "administrator"); err != nil {
 		t.Fatal(err)
 	}
 	script, err := os.ReadFile("../../docs/examples/rabbitmq.star")
@@ -57,7 +58,7 @@ func inRabbitMQ(server *rabbitmqtest.Server, script, role string) target {
 			"runtime": "starlark", "script": script, "http_hosts": []string{"http://" + server.API}, "parameters": client.Document{"url": "http://" + server.API},
 		},
 		form: client.Document{"parameters": client.Document{"read": ".*", "write": ".*"}},
-		root: rootOf("scaivault"),
+		root: rootOf(servertest.GuideRoot),
 		users: func(t *testing.T) []string {
 			t.Helper()
 			names, err := server.Users()
