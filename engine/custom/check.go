@@ -3,6 +3,7 @@ package custom
 import (
 	"context"
 	"errors"
+	"slices"
 	"time"
 
 	"github.com/scaivault/scaivault/engine"
@@ -30,7 +31,7 @@ func (e *Engine) Check(ctx context.Context) engine.Health {
 		}
 		return h
 	}
-	h.Warnings = append(e.cautions, found.Warnings...)
+	h.Warnings = slices.Concat(e.cautions, found.Warnings)
 	if e.source != "" && e.identity(found) != e.source {
 		h.Status, h.Error = "misconfigured", "the program works on another source than when it was opened"
 	}
