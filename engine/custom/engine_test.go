@@ -26,6 +26,7 @@ func TestConfig(t *testing.T) {
 		}
 		return custom.Type{}.ParseConfig(raw)
 	}
+	const script = "def issue(ctx): pass\ndef revoke(ctx): pass\n"
 	for name, r := range map[string]struct {
 		change map[string]any
 		says   string
@@ -44,6 +45,9 @@ func TestConfig(t *testing.T) {
 		"many parameters":  {map[string]any{"parameters": strings.Repeat("x", 17<<10)}, "parameters"},
 		"no script":        {map[string]any{"runtime": "starlark", "command": ""}, "script"},
 		"script, command":  {map[string]any{"runtime": "starlark", "script": "x = 1"}, "command"},
+		"script is wrong":  {map[string]any{"runtime": "starlark", "command": "", "script": script + "x = y"}, "line 3, column 5"},
+		"no host":          {map[string]any{"runtime": "starlark", "command": "", "script": script, "http_hosts": []string{"http://a.example"}}, "http_hosts"},
+		"TLS of a program": {map[string]any{"tls_ca_path": "infra/ca"}, "tls_ca_path"},
 		"one connection":   {map[string]any{"max_open_connections": 1}, "max_open_connections"},
 		"another's plugin": {map[string]any{"plugin": "redis"}, "plugin"},
 	} {
@@ -55,8 +59,8 @@ func TestConfig(t *testing.T) {
 	seen := map[string]bool{}
 	for _, change := range []map[string]any{
 		good, {"command": "other"}, {"parameters": map[string]string{"host": "a"}}, {"parameters": map[string]string{"host": "b"}},
-		{"runtime": "starlark", "command": "", "script": "x = 1"}, {"runtime": "starlark", "command": "", "script": "x = 2"},
-		{"runtime": "starlark", "command": "", "script": "x = 1", "http_hosts": []string{"a.example"}},
+		{"runtime": "starlark", "command": "", "script": script}, {"runtime": "starlark", "command": "", "script": script + "_x = 2"},
+		{"runtime": "starlark", "command": "", "script": script, "http_hosts": []string{"a.example"}},
 	} {
 		c, err := taken(change)
 		if err != nil || seen[c.Endpoint] || c.RootCredentialsPath != "" {

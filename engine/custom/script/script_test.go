@@ -38,7 +38,7 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-const password = "correct horse/battery+staple"
+const password = `correct "horse"/battery+staple\`
 
 // runner runs issue of a script whose body is given.
 func runner(t *testing.T, body string, handler http.HandlerFunc) (*script.Runner, *logged) {
