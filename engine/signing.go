@@ -52,4 +52,5 @@ type Presented struct {
 	Secret   statement.Secret
 	Username string // the account that is asked for
 	Address  string // IP address of the host that was asked
+	Client   string // IP address of who presented it there; empty where the host cannot tell
 }

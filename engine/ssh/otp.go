@@ -35,28 +35,38 @@ func (e *Engine) planOTP(r engine.PlanRequest, role *role) (*engine.Plan, error)
 	if err != nil {
 		return nil, err
 	}
+	from, err := role.client(wish.ClientIP)
+	if err != nil {
+		return nil, err
+	}
 	name, secret := e.options.Namer.New(r.RoleName, maxNameBytes), rand.Text()
-	return &engine.Plan{
+	plan := &engine.Plan{
 		LeaseID: r.LeaseID, Username: name, Role: role, ExpiresAt: r.ExpiresAt,
 		Recipe: recipe{LeaseID: r.LeaseID, Ends: r.ExpiresAt.Unix(), OTPHash: hashOTP(secret),
-			Username: username, Address: address.String()}.encode(),
+			Username: username, Address: address.String(), Client: from}.encode(),
 		Data: map[string]statement.Secret{
 			"username": statement.Secret(username), "ip": statement.Secret(address.String()),
 			"otp":  statement.Secret(name + otpSeparator + secret),
 			"port": statement.Secret(strconv.Itoa(role.port())),
 		},
-	}, nil
+	}
+	if from != "" {
+		plan.Data["client_ip"] = statement.Secret(from)
+	}
+	return plan, nil
 }
 
 // otpWish is a request's own fields in mode otp.
 type otpWish struct {
 	Username string `json:"username"`
-	IP       string `json:"ip"`
+	IP       string `json:"ip"`        // of the host
+	ClientIP string `json:"client_ip"` // from which it is to be good; empty for everywhere
 }
 
 func readOTPWish(r engine.PlanRequest, role *role) (wish otpWish, err error) {
 	if r.DryRun {
-		return otpWish{IP: role.networks[0].Addr().String()}, nil
+		address := role.networks[0].Addr().String()
+		return otpWish{IP: address, ClientIP: address}, nil
 	}
 	return wish, readWish(r.Params, &wish)
 }
@@ -92,6 +102,18 @@ func (r *role) address(text string) (netip.Addr, error) {
 	return netip.Addr{}, refused("ip %s is in none of the role's networks (cidr_list)", address)
 }
 
+// client is the address from which alone the password is good; empty where any is.
+func (r *role) client(text string) (string, error) {
+	if text == "" && !r.RequireClientIP {
+		return "", nil
+	}
+	address, err := plainAddress(text)
+	if err != nil {
+		return "", refused("client_ip is missing or not an IP address: name the one from which the login comes, as the host sees it")
+	}
+	return address.String(), nil
+}
+
 // plainAddress reads an address without a zone; one of IPv4 has one form only.
 func plainAddress(text string) (netip.Addr, error) {
 	address, err := netip.ParseAddr(text)
@@ -119,6 +141,11 @@ func (Type) Accepts(raw engine.Recipe, p engine.Presented) bool {
 	address, err := plainAddress(p.Address)
 	if err != nil {
 		return false
+	}
+	if r.Client != "" {
+		if from, err := plainAddress(p.Client); err != nil || from.String() != r.Client {
+			return false
+		}
 	}
 	return subtle.ConstantTimeCompare([]byte(hashOTP(secret)), []byte(r.OTPHash))&
 		subtle.ConstantTimeCompare([]byte(p.Username), []byte(r.Username))&

@@ -53,6 +53,30 @@ func TestOneTimePassword(t *testing.T) {
 	}
 }
 
+// TestBoundToTheClient: a password that was asked for with the client's address is good from there alone.
+func TestBoundToTheClient(t *testing.T) {
+	t.Parallel()
+	e := open(t, newOptions(t, otp))
+	p, recipe := issue(t, e, newRole(t, onlyDeploy), fields{"ip": "10.1.2.3", "client_ip": "::ffff:192.0.2.7"})
+	if p.Data["client_ip"] != "192.0.2.7" {
+		t.Errorf("it is for %s", p.Data["client_ip"].Reveal())
+	}
+	for from, want := range map[string]bool{"192.0.2.7": true, "::ffff:192.0.2.7": true, "192.0.2.8": false, "": false, "client.example.com": false} {
+		if got := (ssh.Type{}).Accepts(recipe, engine.Presented{Secret: p.Data["otp"], Username: "deploy", Address: "10.1.2.3", Client: from}); got != want {
+			t.Errorf("from %q: %t", from, got)
+		}
+	}
+	required := newRole(t, onlyDeploy.with(fields{"require_client_ip": true}))
+	for _, wish := range []fields{{"ip": "10.1.2.3"}, {"ip": "10.1.2.3", "client_ip": "laptop"}} {
+		if _, err := plan(t, e, required, wish); engine.KindOf(err) != engine.Refused {
+			t.Errorf("%v: %v", wish, err)
+		}
+	}
+	if _, err := plan(t, e, required, fields{"ip": "10.1.2.3", "client_ip": "192.0.2.7"}); err != nil {
+		t.Error(err)
+	}
+}
+
 func hashIn(t *testing.T, r engine.Recipe) string {
 	t.Helper()
 	_, rest, _ := strings.Cut(string(r), `"otp_sha256":"`)

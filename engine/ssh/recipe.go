@@ -21,6 +21,7 @@ type recipe struct {
 	OTPHash  string `json:"otp_sha256,omitempty"` // of the secret part of a one-time password
 	Username string `json:"username,omitempty"`   // the account it is for
 	Address  string `json:"address,omitempty"`    // the host it is for
+	Client   string `json:"client,omitempty"`     // from where alone it is good; empty for everywhere
 }
 
 func (r recipe) encode() engine.Recipe {

@@ -50,6 +50,7 @@ type role struct {
 	KeyIDTemplate     string            `json:"key_id_template"`
 	GenerateKey       bool              `json:"generate_key"`
 	CIDRList          []string          `json:"cidr_list"`
+	RequireClientIP   bool              `json:"require_client_ip"`
 	Port              int               `json:"port"`
 
 	keyID    *statement.Template
@@ -211,13 +212,13 @@ func (r *role) fits(mode string) error {
 			{users, "allowed_users and default_user are not for certificates of hosts"},
 			{certificates, "extensions, allowed_extensions and critical_options are not for certificates of hosts"},
 			{r.GenerateKey, "generate_key is not for certificates of hosts: a host makes its own key"},
-			{len(r.networks) > 0 || r.Port != 0, "cidr_list and port are for one-time passwords"},
+			{len(r.networks) > 0 || r.Port != 0 || r.RequireClientIP, "cidr_list, port and require_client_ip are for one-time passwords"},
 		}.Check()
 	}
 	return engine.Rules{
 		{!users, "allowed_users is missing: name the accounts that certificates are made for"},
 		{len(r.AllowedDomains) > 0, "allowed_domains is for certificates of hosts (cert_type host)"},
-		{len(r.networks) > 0 || r.Port != 0, "cidr_list and port are for one-time passwords: critical_options source-address says from where a certificate is good"},
+		{len(r.networks) > 0 || r.Port != 0 || r.RequireClientIP, "cidr_list, port and require_client_ip are for one-time passwords: critical_options source-address says from where a certificate is good"},
 	}.Check()
 }
 

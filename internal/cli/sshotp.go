@@ -102,7 +102,7 @@ func (a *app) verifyPassword(ctx context.Context, o verifyOptions) error {
 	if err != nil {
 		return err
 	}
-	return verifyOnce(ctx, c, o.engine, api.SSHVerifyRequest{OTP: password, Username: a.env("PAM_USER"), IP: address})
+	return verifyOnce(ctx, c, o.engine, api.SSHVerifyRequest{OTP: password, Username: a.env("PAM_USER"), IP: address, ClientIP: a.clientAddress()})
 }
 
 // verifyOnce asks, and takes only the answer to what was asked for a yes.
@@ -118,6 +118,16 @@ func verifyOnce(ctx context.Context, c *client.Client, engine string, r api.SSHV
 		return errors.New("the server did not say that it is right")
 	}
 	return nil
+}
+
+// clientAddress is where the login comes from. sshd may have looked up a name (UseDNS), which proves
+// nothing: then it is empty, and a password that is bound to an address is refused.
+func (a *app) clientAddress() string {
+	address, err := netip.ParseAddr(a.env("PAM_RHOST"))
+	if err != nil {
+		return ""
+	}
+	return address.Unmap().WithZone("").String()
 }
 
 // hostAddress is the address that the login came to: what is given, else the third word of

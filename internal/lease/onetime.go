@@ -64,13 +64,17 @@ func (m *Manager) Verify(ctx context.Context, c *access.Caller, engineName strin
 }
 
 func checkPresented(p engine.Presented) error {
-	switch _, err := netip.ParseAddr(p.Address); {
+	_, err := netip.ParseAddr(p.Address)
+	_, odd := netip.ParseAddr(p.Client)
+	switch {
 	case p.Secret == "" || len(p.Secret) > maxPresented:
 		return fault.New(fault.InvalidRequest, "otp is missing, or longer than %d bytes", maxPresented)
 	case p.Username == "" || len(p.Username) > maxPresented:
 		return fault.New(fault.InvalidRequest, "username is missing, or longer than %d bytes", maxPresented)
 	case err != nil:
 		return fault.New(fault.InvalidRequest, "ip is not an IP address: send the one of the host that was asked")
+	case p.Client != "" && odd != nil:
+		return fault.New(fault.InvalidRequest, "client_ip is not an IP address: send the one that the login comes from, or leave it out")
 	}
 	return nil
 }

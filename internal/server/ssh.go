@@ -81,7 +81,7 @@ func (s *Server) sshKRL(c *call) ([]byte, string, error) {
 
 func (s *Server) sshVerify(c *call, req *api.SSHVerifyRequest) (*api.SSHVerification, error) {
 	used, err := s.Leases.Verify(c.ctx, c.caller, c.path("engine"),
-		engine.Presented{Secret: statement.Secret(req.OTP), Username: req.Username, Address: req.IP})
+		engine.Presented{Secret: statement.Secret(req.OTP), Username: req.Username, Address: req.IP, Client: req.ClientIP})
 	if err != nil {
 		return nil, err
 	}

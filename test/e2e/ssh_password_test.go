@@ -30,9 +30,9 @@ func TestSSHPassword(t *testing.T) {
 	}
 	h.Boot(t)
 
-	password := func(address, user string) (string, *client.Lease) {
+	password := func(address, user string, from ...string) (string, *client.Lease) {
 		t.Helper()
-		lease, err := v.admin.Generate(t.Context(), "otp", "web", client.GenerateOptions{Params: map[string]any{"ip": address, "username": user}})
+		lease, err := v.admin.Generate(t.Context(), "otp", "web", client.GenerateOptions{Params: map[string]any{"ip": address, "username": user, "client_ip": strings.Join(from, "")}})
 		if err != nil {
 			t.Fatalf("make a password: %v", err)
 		}
@@ -67,6 +67,10 @@ func TestSSHPassword(t *testing.T) {
 	if l := v.lease(t, lease.ID); l.Status != api.LeaseRevoked || l.Revocation.Reason != api.ReasonUsed {
 		t.Errorf("the lease of a used password is %+v, %+v", l, l.Revocation)
 	}
+	fromHere, _ := password("127.0.0.1", sshtest.User, "127.0.0.1")
+	mustOpen("from the address that it is for", fromHere, sshtest.User)
+	fromThere, _ := password("127.0.0.1", sshtest.User, "127.0.0.9")
+	mustNotOpen("from another address", fromThere, sshtest.User)
 	elsewhere, _ := password("127.0.0.2", sshtest.User)
 	mustNotOpen("for another host", elsewhere, sshtest.User)
 	revoked, lease := password("127.0.0.1", sshtest.User)
@@ -83,7 +87,7 @@ func TestSSHPassword(t *testing.T) {
 	v.again(t)
 	mustOpen("when it is back", late, sshtest.User)
 
-	for _, otp := range []string{once, elsewhere, revoked, late} {
+	for _, otp := range []string{once, fromHere, fromThere, elsewhere, revoked, late} {
 		if strings.Contains(verified()+h.Log(t), otp) {
 			t.Error("a password is in a log of the host")
 		}
