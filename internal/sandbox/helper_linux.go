@@ -230,6 +230,9 @@ func (t *task) become() error {
 			return err
 		}
 	}
+	if err := dropCapabilities(); err != nil {
+		return errors.New("give up its capabilities: " + err.Error())
+	}
 	for _, set := range []struct {
 		option int
 		value  uintptr
@@ -258,6 +261,17 @@ func lowerPriority() error {
 		return err
 	}
 	return syscall.Setpriority(syscall.PRIO_PROCESS, 0, max(nice, 20-kernel)) // the kernel says 20 less the nice value
+}
+
+// dropCapabilities gives up what the server was given to change the user and to kill. Only a change from
+// root takes capabilities away by itself; a service's ambient ones would survive the change of user and
+// the execution, and the program could become anybody.
+func dropCapabilities() error {
+	if err := unix.Prctl(unix.PR_CAP_AMBIENT, unix.PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0); err != nil {
+		return err
+	}
+	var none [2]unix.CapUserData // of 64 capabilities
+	return unix.Capset(&unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}, &none[0])
 }
 
 func (u *User) become() error {

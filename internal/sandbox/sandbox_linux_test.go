@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -230,6 +231,28 @@ func TestConfined(t *testing.T) {
 	line := make([]byte, 6)
 	if _, err := reading.Read(line); err != nil || string(line) != "given\n" {
 		t.Errorf("%q, %v", line, err)
+	}
+}
+
+// A server that may change the user and kill, as a service is given it (AmbientCapabilities=), hands none
+// of that to a program. Root loses it by the change of user alone, unless told otherwise, as here.
+func TestCapabilities(t *testing.T) {
+	t.Parallel()
+	setpriv, err := exec.LookPath("setpriv")
+	if err != nil || os.Getuid() != 0 {
+		t.Logf("setpriv and root are needed to give a server capabilities: %v", err)
+		return
+	}
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	const all = "+setuid,+setgid,+kill"
+	b := newBenchOf(t, sandbox.New([]string{setpriv, "--securebits", "+no_setuid_fixup", "--inh-caps", all, "--ambient-caps", all, self, sandbox.Argument}))
+	r, err := b.run(b.command(`grep -E '^Cap(Inh|Prm|Eff|Amb)' /proc/self/status | grep -v 0000000000000000; id -u; setpriv --reuid 0 --clear-groups id -u`), enough)
+	var exit *sandbox.ExitError
+	if string(r.Output) != "64123\n" || !errors.As(err, &exit) {
+		t.Errorf("%v: %s%s", err, r.Output, r.Messages)
 	}
 }
 
