@@ -78,6 +78,9 @@ func supervised(t task) ending {
 	if err := unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0); err != nil {
 		return ending{Failed: "adopt its orphans: " + err.Error()}
 	}
+	if t.User != nil && t.Group == "" && blind() {
+		return ending{Failed: "see its processes, to kill them: /proc hides those of other users (hidepid; ProtectProc= of systemd), and there is no control group"}
+	}
 	told := make(chan struct{})
 	go func() { // nothing is ever written: the other end closes, by itself or with its process
 		_, _ = io.Copy(io.Discard, os.NewFile(lifeFD, "life"))

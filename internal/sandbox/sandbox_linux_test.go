@@ -256,6 +256,43 @@ func TestCapabilities(t *testing.T) {
 	}
 }
 
+// A program that could not be killed is not started: that of another user, where /proc hides it from its
+// supervisor and there is no control group.
+func TestHidden(t *testing.T) {
+	t.Parallel()
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	const hide = `mount -t proc -o hidepid=2 proc /proc && exec setpriv --inh-caps -all --bounding-set -sys_ptrace "$0" "$@"`
+	unshare, err := exec.LookPath("unshare")
+	if err == nil {
+		err = exec.CommandContext(t.Context(), unshare, "--mount", "sh", "-c", hide, "true").Run()
+	}
+	if err != nil {
+		t.Logf("processes cannot be hidden here: %v", err)
+		return
+	}
+	b := newBenchOf(t, sandbox.Ungrouped([]string{unshare, "--mount", "sh", "-c", hide, self, sandbox.Argument}))
+	if r, err := b.run(b.command("setsid sleep 100 & exec sleep 100"), 300*time.Millisecond); !errors.Is(err, sandbox.ErrNotStarted) {
+		t.Errorf("%v: %s", err, r.Messages)
+	}
+}
+
+// Where a filter of system calls forbids Landlock, a program that must be kept from files is not started.
+func TestPathsForbidden(t *testing.T) {
+	t.Parallel()
+	b := newBenchOf(t, sandbox.New([]string{"/proc/self/exe", filtered}))
+	c := b.command("echo started")
+	if r, err := b.run(c, enough); err != nil {
+		t.Errorf("without paths: %v: %s", err, r.Messages)
+	}
+	c.Paths = &sandbox.Paths{Read: []string{"/"}}
+	if r, err := b.run(c, enough); !errors.Is(err, sandbox.ErrNotStarted) {
+		t.Errorf("%v: %s", err, r.Output)
+	}
+}
+
 // What a server leaves that is killed dies at once: the supervisor sees it go.
 func TestServerKilled(t *testing.T) {
 	t.Parallel()
