@@ -256,9 +256,13 @@ func (t *task) become() error {
 	return errors.New("execute it: " + err.Error())
 }
 
-// lowerPriority leaves the processor to the server where both want it.
+// lowerPriority leaves the processor to the server where both want it. On a host that shares it out among
+// sessions first (sched_autogroup_enabled), and has the server in no control group of processors, a nice
+// value holds within the session alone, and the session has one of its own. A program that opens others
+// escapes that: a control group of the service (CPUWeight= of systemd) does not let it.
 func lowerPriority() error {
-	const nice = 10
+	const nice = 19
+	_ = os.WriteFile("/proc/self/autogroup", []byte(strconv.Itoa(nice)), 0) // there may be none, and the kernel takes ten a second
 	kernel, err := syscall.Getpriority(syscall.PRIO_PROCESS, 0)
 	if err != nil {
 		return err

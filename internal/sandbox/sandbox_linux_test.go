@@ -256,6 +256,24 @@ func TestCapabilities(t *testing.T) {
 	}
 }
 
+// A program has what the server leaves of the processor, also where the kernel shares that out among
+// sessions before it looks at nice values.
+func TestPriority(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	r, err := b.run(b.command("nice; cat /proc/self/autogroup || true"), enough)
+	if err != nil {
+		t.Fatalf("%v: %s", err, r.Messages)
+	}
+	nice, group, _ := strings.Cut(string(r.Output), "\n")
+	if nice != "19" {
+		t.Errorf("nice %q", nice)
+	}
+	if os.Getuid() == 0 && group != "" && !strings.HasSuffix(group, " nice 19\n") { // of others the kernel takes ten changes a second
+		t.Errorf("its session: %q", group)
+	}
+}
+
 // A program that could not be killed is not started: that of another user, where /proc hides it from its
 // supervisor and there is no control group.
 func TestHidden(t *testing.T) {
