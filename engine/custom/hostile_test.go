@@ -146,3 +146,25 @@ func (s *safeBuffer) String() string {
 	defer s.mu.Unlock()
 	return s.b.String()
 }
+
+// A reply that is no good gives secrets all the same, and a secret that begins with another one goes as a
+// whole.
+func TestMessagesOfABadReply(t *testing.T) {
+	t.Parallel()
+	h := host(t, map[string]string{"program": checks + `
+echo "made made-password as tenant_admin-1234 by tenant_admin" >&2
+echo '{"data": {"password": "made-password", "port": 5432}}'`})
+	var log safeBuffer
+	o := options(t, "program", nil)
+	o.Logger = slog.New(slog.NewTextHandler(&log, nil))
+	o.Root = map[string]statement.Secret{"username": "tenant_admin", "password": "tenant_admin-1234"}
+	e := open(t, h, o)
+	for range 10 { // in whatever order the root's fields come
+		if _, err := e.Issue(t.Context(), plan(t, e, time.Minute)); err == nil {
+			t.Fatal("a number is taken for a text")
+		}
+	}
+	if said := log.String(); strings.Contains(said, "made-password") || strings.Contains(said, "1234") {
+		t.Errorf("the log holds a secret: %s", said)
+	}
+}

@@ -1,6 +1,7 @@
 package custom
 
 import (
+	"bytes"
 	"encoding/json"
 	"log/slog"
 	"slices"
@@ -40,29 +41,54 @@ func (q *request) secrets() (values []string) {
 	return values
 }
 
-// secretsOf are those of an issuance's reply, if it is one.
+// secretsOf are those of an issuance's reply, if it is one. One that is no good as a reply, such as with a
+// number in data, holds secrets all the same.
 func secretsOf(reply json.RawMessage) (values []string) {
-	var made issued
-	if json.Unmarshal(reply, &made) != nil {
-		return nil
+	var made struct {
+		Data   map[string]any `json:"data"`
+		Public any            `json:"public"`
 	}
+	_ = json.NewDecoder(bytes.NewReader(reply)).Decode(&made) // what could be read
+	public, _ := made.Public.([]any)
 	for field, value := range made.Data {
-		if !slices.Contains(made.Public, field) {
-			values = append(values, value)
+		if !slices.Contains(public, any(field)) {
+			values = append(values, texts(value)...)
 		}
 	}
 	return values
 }
 
+// texts are those within a JSON value.
+func texts(value any) (all []string) {
+	switch v := value.(type) {
+	case string:
+		all = append(all, v)
+	case []any:
+		for _, x := range v {
+			all = append(all, texts(x)...)
+		}
+	case map[string]any:
+		for _, x := range v {
+			all = append(all, texts(x)...)
+		}
+	}
+	return all
+}
+
 // scrub takes secrets out of a text, in the forms in which they usually stand there: as they are, as
 // JSON has them, and each line of those that have several.
 func scrub(text string, secrets []string) string {
+	var forms []string
 	for _, secret := range secrets {
 		for _, form := range append([]string{secret, quoted(secret, true), quoted(secret, false)}, strings.Split(secret, "\n")...) {
 			if len(form) >= shortestSecret {
-				text = strings.ReplaceAll(text, form, redacted)
+				forms = append(forms, form)
 			}
 		}
+	}
+	slices.SortFunc(forms, func(a, b string) int { return len(b) - len(a) }) // of two the one that holds the other
+	for _, form := range forms {
+		text = strings.ReplaceAll(text, form, redacted)
 	}
 	return text
 }

@@ -15,7 +15,9 @@ import (
 
 // RevocationList is an engine's list of what is revoked. Nothing keeps it but the leases: it holds those
 // that are being revoked or are revoked, one whose issuance failed among them, each until its end. So
-// every node answers the same, and no list is ever without what was asked for before.
+// every node answers the same, and no list is ever without what was asked for before. The leases are those
+// of all engines, of former ones as well: the key that signed outlives its engine, and another one of the
+// same name, or beside it, may have it. What is in a list too many revokes nothing, as serials are random.
 type RevocationList struct {
 	Body []byte
 	Tag  string // its entity tag
@@ -79,7 +81,7 @@ func (m *Manager) listRevoked(ctx context.Context, e *source.Engine, lister engi
 	now := m.clock.Now()
 	var rows []*store.Lease
 	err := m.store.Read(ctx, func(r store.Reader) (err error) {
-		rows, err = r.Leases(store.LeaseFilter{Tenant: e.Tenant, EngineID: e.ID, ListedAt: &now}, "", 0)
+		rows, err = r.Leases(store.LeaseFilter{Tenant: e.Tenant, ListedAt: &now}, "", 0)
 		return err
 	})
 	if err != nil {

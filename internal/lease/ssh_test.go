@@ -92,6 +92,30 @@ func TestRevocationList(t *testing.T) {
 	})
 }
 
+// TestRevocationListOutlivesEngine: the key of the CA is still there when its engine is deleted, and an
+// engine that is made anew signs with it. What was revoked before stays revoked.
+func TestRevocationListOutlivesEngine(t *testing.T) {
+	inWorld(t, func(w *world) {
+		w.ssh("hosts", hosts, deploy)
+		ctx, app, admin := context.Background(), w.caller("app"), w.caller("admin")
+		one, serial := w.certificate(app)
+		_, err := w.leases.Revoke(ctx, app, one, 10*time.Second)
+		w.must(err)
+		_, forced := w.certificate(app)
+		_, err = w.sources.DeleteEngine(ctx, admin, "hosts", true, time.Second)
+		w.must(err)
+		time.Sleep(6 * time.Minute)
+		_, err = w.leases.RevocationList(ctx, tenant, "hosts")
+		w.wantCode(err, fault.EngineNotFound)
+		w.ssh("hosts", hosts, deploy)
+		list, err := w.leases.RevocationList(ctx, tenant, "hosts")
+		w.must(err)
+		if !bytes.Contains(list.Body, serial) || !bytes.Contains(list.Body, forced) {
+			t.Error("what was revoked is accepted again")
+		}
+	})
+}
+
 // A list that is not whole is not answered.
 func TestNoRevocationList(t *testing.T) {
 	inWorld(t, func(w *world) {

@@ -23,11 +23,18 @@ const (
 
 // restrict confines this thread, and what it becomes, to the files. It can also trace no process from
 // then on, nor, since Linux 6.12, send a signal to one that is not its own child. On a kernel without
-// Landlock nothing is restricted.
+// Landlock nothing is restricted; where a filter forbids it, that is an error.
 func (p *Paths) restrict() error {
-	version, _, none := unix.Syscall(unix.SYS_LANDLOCK_CREATE_RULESET, 0, 0, unix.LANDLOCK_CREATE_RULESET_VERSION)
-	if p == nil || none != 0 {
+	if p == nil {
 		return nil
+	}
+	version, _, none := unix.Syscall(unix.SYS_LANDLOCK_CREATE_RULESET, 0, 0, unix.LANDLOCK_CREATE_RULESET_VERSION)
+	switch none {
+	case 0:
+	case syscall.ENOSYS, syscall.EOPNOTSUPP:
+		return nil
+	default:
+		return errors.New("confine its files: the server's filter of system calls forbids Landlock: " + none.Error())
 	}
 	rights := unix.LandlockRulesetAttr{Handled_access_fs: allRights1}
 	if version >= 2 {

@@ -78,6 +78,9 @@ func supervised(t task) ending {
 	if err := unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0); err != nil {
 		return ending{Failed: "adopt its orphans: " + err.Error()}
 	}
+	if t.User != nil && t.Group == "" && blind() {
+		return ending{Failed: "see its processes, to kill them: /proc hides those of other users (hidepid; ProtectProc= of systemd), and there is no control group"}
+	}
 	told := make(chan struct{})
 	go func() { // nothing is ever written: the other end closes, by itself or with its process
 		_, _ = io.Copy(io.Discard, os.NewFile(lifeFD, "life"))
@@ -230,6 +233,9 @@ func (t *task) become() error {
 			return err
 		}
 	}
+	if err := dropCapabilities(); err != nil {
+		return errors.New("give up its capabilities: " + err.Error())
+	}
 	for _, set := range []struct {
 		option int
 		value  uintptr
@@ -250,14 +256,29 @@ func (t *task) become() error {
 	return errors.New("execute it: " + err.Error())
 }
 
-// lowerPriority leaves the processor to the server where both want it.
+// lowerPriority leaves the processor to the server where both want it. On a host that shares it out among
+// sessions first (sched_autogroup_enabled), and has the server in no control group of processors, a nice
+// value holds within the session alone, and the session has one of its own. A program that opens others
+// escapes that: a control group of the service (CPUWeight= of systemd) does not let it.
 func lowerPriority() error {
-	const nice = 10
+	const nice = 19
+	_ = os.WriteFile("/proc/self/autogroup", []byte(strconv.Itoa(nice)), 0) // there may be none, and the kernel takes ten a second
 	kernel, err := syscall.Getpriority(syscall.PRIO_PROCESS, 0)
 	if err != nil {
 		return err
 	}
 	return syscall.Setpriority(syscall.PRIO_PROCESS, 0, max(nice, 20-kernel)) // the kernel says 20 less the nice value
+}
+
+// dropCapabilities gives up what the server was given to change the user and to kill. Only a change from
+// root takes capabilities away by itself; a service's ambient ones would survive the change of user and
+// the execution, and the program could become anybody.
+func dropCapabilities() error {
+	if err := unix.Prctl(unix.PR_CAP_AMBIENT, unix.PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0); err != nil {
+		return err
+	}
+	var none [2]unix.CapUserData // of 64 capabilities
+	return unix.Capset(&unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}, &none[0])
 }
 
 func (u *User) become() error {

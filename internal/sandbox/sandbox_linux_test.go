@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -230,6 +231,83 @@ func TestConfined(t *testing.T) {
 	line := make([]byte, 6)
 	if _, err := reading.Read(line); err != nil || string(line) != "given\n" {
 		t.Errorf("%q, %v", line, err)
+	}
+}
+
+// A server that may change the user and kill, as a service is given it (AmbientCapabilities=), hands none
+// of that to a program. Root loses it by the change of user alone, unless told otherwise, as here.
+func TestCapabilities(t *testing.T) {
+	t.Parallel()
+	setpriv, err := exec.LookPath("setpriv")
+	if err != nil || os.Getuid() != 0 {
+		t.Logf("setpriv and root are needed to give a server capabilities: %v", err)
+		return
+	}
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	const all = "+setuid,+setgid,+kill"
+	b := newBenchOf(t, sandbox.New([]string{setpriv, "--securebits", "+no_setuid_fixup", "--inh-caps", all, "--ambient-caps", all, self, sandbox.Argument}))
+	r, err := b.run(b.command(`grep -E '^Cap(Inh|Prm|Eff|Amb)' /proc/self/status | grep -v 0000000000000000; id -u; setpriv --reuid 0 --clear-groups id -u`), enough)
+	var exit *sandbox.ExitError
+	if string(r.Output) != "64123\n" || !errors.As(err, &exit) {
+		t.Errorf("%v: %s%s", err, r.Output, r.Messages)
+	}
+}
+
+// A program has what the server leaves of the processor, also where the kernel shares that out among
+// sessions before it looks at nice values.
+func TestPriority(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	r, err := b.run(b.command("nice; cat /proc/self/autogroup || true"), enough)
+	if err != nil {
+		t.Fatalf("%v: %s", err, r.Messages)
+	}
+	nice, group, _ := strings.Cut(string(r.Output), "\n")
+	if nice != "19" {
+		t.Errorf("nice %q", nice)
+	}
+	if os.Getuid() == 0 && group != "" && !strings.HasSuffix(group, " nice 19\n") { // of others the kernel takes ten changes a second
+		t.Errorf("its session: %q", group)
+	}
+}
+
+// A program that could not be killed is not started: that of another user, where /proc hides it from its
+// supervisor and there is no control group.
+func TestHidden(t *testing.T) {
+	t.Parallel()
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	const hide = `mount -t proc -o hidepid=2 proc /proc && exec setpriv --inh-caps -all --bounding-set -sys_ptrace "$0" "$@"`
+	unshare, err := exec.LookPath("unshare")
+	if err == nil {
+		err = exec.CommandContext(t.Context(), unshare, "--mount", "sh", "-c", hide, "true").Run()
+	}
+	if err != nil {
+		t.Logf("processes cannot be hidden here: %v", err)
+		return
+	}
+	b := newBenchOf(t, sandbox.Ungrouped([]string{unshare, "--mount", "sh", "-c", hide, self, sandbox.Argument}))
+	if r, err := b.run(b.command("setsid sleep 100 & exec sleep 100"), 300*time.Millisecond); !errors.Is(err, sandbox.ErrNotStarted) {
+		t.Errorf("%v: %s", err, r.Messages)
+	}
+}
+
+// Where a filter of system calls forbids Landlock, a program that must be kept from files is not started.
+func TestPathsForbidden(t *testing.T) {
+	t.Parallel()
+	b := newBenchOf(t, sandbox.New([]string{"/proc/self/exe", filtered}))
+	c := b.command("echo started")
+	if r, err := b.run(c, enough); err != nil {
+		t.Errorf("without paths: %v: %s", err, r.Messages)
+	}
+	c.Paths = &sandbox.Paths{Read: []string{"/"}}
+	if r, err := b.run(c, enough); !errors.Is(err, sandbox.ErrNotStarted) {
+		t.Errorf("%v: %s", err, r.Output)
 	}
 }
 

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"os"
 	"strconv"
+	"strings"
 	"syscall"
 	"time"
 )
@@ -93,4 +94,23 @@ func processes() []process {
 		all = append(all, process{pid, parent, fields[0][0]})
 	}
 	return all
+}
+
+// blind tells whether /proc hides from this process those of other users. It hides none from who may
+// trace all, and may show them to a group: then that of the first process can be read, too.
+func blind() bool {
+	mounts, err := os.ReadFile("/proc/self/mounts")
+	if err != nil {
+		return true
+	}
+	for line := range strings.SplitSeq(string(mounts), "\n") {
+		fields := strings.Fields(line)
+		if len(fields) < 4 || fields[1] != "/proc" || !strings.Contains(","+fields[3], ",hidepid=") {
+			continue
+		}
+		var first syscall.Stat_t
+		_, err := os.ReadFile("/proc/1/stat")
+		return err != nil || syscall.Stat("/proc/1", &first) != nil || int(first.Uid) == os.Geteuid()
+	}
+	return false
 }

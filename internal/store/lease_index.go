@@ -27,6 +27,8 @@ func (f *LeaseFilter) Index() LeaseIndex {
 		return LeaseIndex{Name: "leases_username", Columns: []LeaseColumn{{"username", f.Username}}}
 	case f.OverdueAt != nil:
 		return LeaseIndex{Name: "leases_overdue", Only: "overdue_at IS NOT NULL", Few: true}
+	case f.ListedAt != nil && f.EngineID == "":
+		return LeaseIndex{Name: "leases_listed", Only: listed, Few: true}
 	case f.ListedAt != nil:
 		return LeaseIndex{Name: "leases_listed", Columns: []LeaseColumn{{"engine_id", f.EngineID}}, Only: listed, Few: true}
 	case f.Residue && f.EngineID == "":

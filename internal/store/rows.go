@@ -179,8 +179,7 @@ type LeaseFilter struct {
 	OverdueAt *time.Time
 	// Residue selects revoked leases that left one.
 	Residue bool
-	// ListedAt selects the leases of an engine, which must be given, that are part of its list of what is
-	// revoked at that moment.
+	// ListedAt selects the leases that are part of a list of what is revoked at that moment.
 	ListedAt *time.Time
 }
 

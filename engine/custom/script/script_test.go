@@ -11,6 +11,7 @@ import (
 	"net/http/httptest"
 	"net/netip"
 	"os"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -225,6 +226,33 @@ func TestFailures(t *testing.T) {
 				t.Errorf("the root secret is shown: %s", text)
 			}
 		})
+	}
+}
+
+// A script that names one long secret over and over makes its parent, which is the server, hold no more
+// than the limit: neither in a text nor in what it gives.
+func TestManySecrets(t *testing.T) {
+	const long = `
+def issue(ctx):
+    s = root.password
+    for i in range(9):
+        s = s + s
+`
+	for name, body := range map[string]string{
+		"in a text":   long + `    return {"data": {"all": json.encode([s] * 15000)}}`,
+		"in a result": long + `    return {"data": {"f%d" % i: s for i in range(4000)}}`,
+	} {
+		r, _ := runner(t, body, nil)
+		var before, after runtime.MemStats
+		runtime.ReadMemStats(&before)
+		result, err := r.Call(t.Context(), "issue", nil)
+		runtime.ReadMemStats(&after)
+		if err == nil {
+			t.Errorf("%s: a result of %d bytes", name, len(result))
+		}
+		if took := (after.TotalAlloc - before.TotalAlloc) >> 20; took > 32 {
+			t.Errorf("%s: took %d MiB: %v", name, took, err)
+		}
 	}
 }
 

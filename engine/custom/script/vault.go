@@ -21,11 +21,14 @@ const (
 	redacted         = "[redacted]"
 )
 
+var errTooMuch = errors.New("a text with secrets in it, and all of those that a function gives, have at most 1 MiB")
+
 // vault are the secrets of one call, by number: the root's fields first, then those that were drawn,
 // and what was made of any of them.
 type vault struct {
-	values []string
-	size   int
+	values   []string
+	size     int
+	revealed int // bytes of the texts of the result that hold secrets
 }
 
 func newVault(root map[string]statement.Secret) (v *vault, names []string) {
@@ -51,7 +54,8 @@ func (v *vault) keep(value string) (reply, error) {
 	return reply{Secret: &number}, nil
 }
 
-// text is what pieces say, and whether that is a secret.
+// text is what pieces say, and whether that is a secret. A piece is a number to the child and may be a
+// mebibyte here, and it names as many as it likes: so what is made of them is bounded on the way.
 func (v *vault) text(pieces []piece) (text string, secret bool, err error) {
 	var whole strings.Builder
 	for _, p := range pieces {
@@ -67,6 +71,9 @@ func (v *vault) text(pieces []piece) (text string, secret bool, err error) {
 			value = quoted(value)
 		}
 		secret = true
+		if whole.Len()+len(value) > maxSecretBytes {
+			return "", false, errTooMuch
+		}
 		whole.WriteString(value)
 	}
 	return whole.String(), secret, nil
@@ -164,6 +171,9 @@ func (v *vault) replace(value any, nonce string) (replaced any, found bool, err 
 			return nil, false, err
 		}
 		text, _, err := v.text(pieces)
+		if v.revealed += len(text); err == nil && v.revealed > maxSecretBytes {
+			err = errTooMuch
+		}
 		return text, true, err
 	case []any:
 		for i := range x {

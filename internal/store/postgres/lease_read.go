@@ -87,7 +87,7 @@ func (r *reader) Leases(f store.LeaseFilter, before string, limit int) ([]*store
 // way round, which would go through all that is not.
 func (r *reader) few(q condition, f store.LeaseFilter, before string, limit int) ([]*store.Lease, error) {
 	q.text("engine_id = ?", f.EngineID)
-	if f.OverdueAt != nil && f.EngineID == "" { // leads through the index engine by engine
+	if (f.OverdueAt != nil || f.ListedAt != nil) && f.EngineID == "" { // leads through the index engine by engine
 		q.and("engine_id IN (SELECT engine_id FROM lease_counts)")
 	}
 	found := condition{args: q.args}

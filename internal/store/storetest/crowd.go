@@ -194,7 +194,8 @@ func Lists() map[string]store.LeaseFilter {
 		"revoked":                      {Status: api.LeaseRevoked},
 		"of an engine, with a residue": {EngineID: "eng_a", Residue: true},
 		"with a residue":               {Residue: true},
-		"listed as revoked":            {EngineID: "eng_a", ListedAt: &noon},
+		"listed as revoked":            {ListedAt: &noon},
+		"listed, of an engine":         {EngineID: "eng_a", ListedAt: &noon},
 	}
 	for name, f := range lists {
 		f.Tenant = tenant

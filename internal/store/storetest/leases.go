@@ -231,8 +231,9 @@ func leaseListed(t *testing.T, b *bundle) {
 	revoking := func(l *store.Lease) {
 		l.Status, l.Revocation = api.LeaseRevoking, &api.Revocation{RequestedAt: noon}
 	}
+	other := listed(revoking, func(l *store.Lease) { l.EngineID = "eng_b" })
 	asked, dead, live := listed(revoking), listed(revoked(noon)), listed(func(l *store.Lease) { l.Status = api.LeaseActive })
-	b.insert(t, asked, dead, live, lease(revoked(noon)), listed(revoking, func(l *store.Lease) { l.EngineID = "eng_b" }))
+	b.insert(t, asked, dead, live, lease(revoked(noon)), other)
 	want := func(when time.Time, want ...string) {
 		t.Helper()
 		b.read(t, func(r store.Reader) {
@@ -240,6 +241,13 @@ func leaseListed(t *testing.T, b *bundle) {
 			slices.Sort(got)
 			slices.Sort(want)
 			wantEqual(t, "listed at "+when.String(), got, want)
+			if len(want) > 0 {
+				want = append(want, other.ID)
+			}
+			got = ids(value[[]*store.Lease](t)(r.Leases(store.LeaseFilter{Tenant: tenant, ListedAt: &when}, "", 0)))
+			slices.Sort(got)
+			slices.Sort(want)
+			wantEqual(t, "listed of all engines at "+when.String(), got, want)
 		})
 	}
 	want(noon, asked.ID, dead.ID)
