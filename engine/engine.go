@@ -58,6 +58,8 @@ type Config struct {
 	// Listed says that nobody can kill the credentials, since those who check them ask no source: they
 	// read what is revoked in a list. The Type is a [RevocationLister].
 	Listed bool
+	// KeyLead is how long a new key of a Listed engine is published before it signs.
+	KeyLead time.Duration
 	// Reconcile is what a scheduled reconcile does; "" is ReconcileOff.
 	Reconcile string
 	// ReconcileInterval is the longest time from one scheduled reconcile to the next; 1h when
@@ -108,6 +110,9 @@ type Options struct {
 	Roots func(ctx context.Context, since time.Time) ([]RootVersion, error)
 	// MaxTTL is the longest life of the engine's credentials.
 	MaxTTL time.Duration
+	// KeyTerms are those of a Listed engine, the oldest first: the last are the present ones. Without any
+	// the present settings have always been.
+	KeyTerms []KeyTerms
 
 	Namer  *statement.Namer
 	Dial   func(ctx context.Context, network, address string) (net.Conn, error)

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"time"
 
+	"github.com/scaivault/scaivault/internal/duration"
 	"github.com/scaivault/scaivault/internal/statement"
 )
 
@@ -35,6 +36,15 @@ type RevocationLister interface {
 type KeyPublisher interface {
 	// PublicKeys are those that are to be trusted now, one a line, the newest first.
 	PublicKeys() []byte
+}
+
+// KeyTerms are what an engine's settings say of its keys, from a moment on. What became of a key was decided
+// by the terms of its time, so that no change of settings brings a former key back, or takes one away from
+// under what it has signed.
+type KeyTerms struct {
+	From   time.Time         `json:"from"`
+	Lead   duration.Duration `json:"lead"`    // Config.KeyLead
+	MaxTTL duration.Duration `json:"max_ttl"` // Options.MaxTTL
 }
 
 // OneTime is a Type of credentials that whoever they are presented to has checked, and used up, by this

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/scaivault/scaivault/engine"
+	"github.com/scaivault/scaivault/internal/duration"
 )
 
 const typeName = "ssh"
@@ -33,6 +34,7 @@ func (Type) ParseConfig(raw json.RawMessage) (engine.Config, error) {
 	}
 	shown := c.Config("")
 	shown.Listed = c.Mode == modeCA
+	shown.KeyLead = c.lead()
 	return shown, nil
 }
 
@@ -49,6 +51,7 @@ func (Type) ParseRole(raw json.RawMessage) (engine.Role, error) {
 type Engine struct {
 	config  *config
 	options engine.Options
+	terms   []engine.KeyTerms // none in mode otp
 
 	mu     sync.Mutex
 	keys   []caKey // newest first; empty in mode otp
@@ -63,6 +66,10 @@ func (Type) Open(ctx context.Context, o engine.Options) (engine.Engine, error) {
 	}
 	e := &Engine{config: c, options: o}
 	if c.Mode == modeCA {
+		e.terms = o.KeyTerms
+		if len(e.terms) == 0 {
+			e.terms = []engine.KeyTerms{{Lead: duration.Duration(c.lead()), MaxTTL: duration.Duration(o.MaxTTL)}}
+		}
 		if e.keys, err = e.readKeys(ctx); err != nil {
 			return nil, err
 		}

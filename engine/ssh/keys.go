@@ -29,9 +29,42 @@ func (k caKey) is(other ssh.Signer) bool {
 // lead is how long a key is published before it signs: hosts fetch keys when they fetch the list.
 func (c *config) lead() time.Duration { return c.KRLMaxAge.Std() + engine.ListAge }
 
-// trust is how long a key is published when another has followed it: until that signs, and then to the
-// end of the last certificate that it has signed itself.
-func (e *Engine) trust() time.Duration { return e.config.lead() + e.options.MaxTTL + backdating }
+// signsFrom is when a key has been published for long enough to sign, by the terms under which it was
+// published.
+func (e *Engine) signsFrom(k caKey) time.Time {
+	for _, t := range slices.Backward(e.terms) {
+		if !k.since.Before(t.From) {
+			return k.since.Add(t.Lead.Std())
+		}
+	}
+	return k.since
+}
+
+// trustedUntil is when hosts need no longer trust the keys that next has followed: when it signs, and the
+// last certificate of them has ended, which may be one of former terms that were longer.
+func (e *Engine) trustedUntil(next caKey) time.Time {
+	signs := e.signsFrom(next)
+	until := signs
+	for i, t := range e.terms {
+		last := signs
+		if i+1 < len(e.terms) && e.terms[i+1].From.Before(signs) {
+			last = e.terms[i+1].From
+		}
+		if end := last.Add(t.MaxTTL.Std() + backdating); t.From.Before(signs) && end.After(until) {
+			until = end
+		}
+	}
+	return until
+}
+
+// longestTrust is after how long no terms have a key published that another has followed.
+func (e *Engine) longestTrust() time.Duration {
+	var lead, life time.Duration
+	for _, t := range e.terms {
+		lead, life = max(lead, t.Lead.Std()), max(life, t.MaxTTL.Std())
+	}
+	return lead + life + backdating
+}
 
 // readKeys reads the root and the former roots that hosts must still trust. A former one that cannot be
 // read is nothing to stop for: it signs no more.
@@ -47,7 +80,7 @@ func (e *Engine) readKeys(ctx context.Context) ([]caKey, error) {
 	if e.options.Roots == nil {
 		return keys, nil
 	}
-	versions, err := e.options.Roots(ctx, time.Now().Add(-e.trust()))
+	versions, err := e.options.Roots(ctx, time.Now().Add(-e.longestTrust()))
 	if err != nil {
 		return nil, &engine.Error{Kind: engine.Unreachable, Reason: "read the former keys of the CA: they cannot be read now", Err: err}
 	}
@@ -77,7 +110,7 @@ func (e *Engine) trusted(now time.Time) []caKey {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	n := min(1, len(e.keys))
-	for n > 0 && n < len(e.keys) && now.Before(e.keys[n-1].since.Add(e.trust())) {
+	for n > 0 && n < len(e.keys) && now.Before(e.trustedUntil(e.keys[n-1])) {
 		n++
 	}
 	return e.keys[:n]
@@ -89,7 +122,7 @@ func (e *Engine) signing(now time.Time) caKey {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	for _, k := range e.keys {
-		if !now.Before(k.since.Add(e.config.lead())) {
+		if !now.Before(e.signsFrom(k)) {
 			return k
 		}
 	}
@@ -114,7 +147,7 @@ func (e *Engine) describeKeys(h *engine.Health, now time.Time) {
 	h.Details["trusted_keys"] = strconv.Itoa(len(trusted))
 	if newest := trusted[0]; !newest.is(signing.signer) {
 		h.Details["next_ca_key"] = ssh.FingerprintSHA256(newest.public())
-		h.Details["next_ca_key_signs_from"] = newest.since.Add(e.config.lead()).UTC().Format(time.RFC3339)
+		h.Details["next_ca_key_signs_from"] = e.signsFrom(newest).UTC().Format(time.RFC3339)
 	}
 	if err := prove(signing.signer); err != nil {
 		h.Status, h.Error = "misconfigured", "the key of the CA does not sign"

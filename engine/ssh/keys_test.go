@@ -13,6 +13,7 @@ import (
 
 	"github.com/scaivault/scaivault/engine"
 	"github.com/scaivault/scaivault/engine/ssh"
+	"github.com/scaivault/scaivault/internal/duration"
 	"github.com/scaivault/scaivault/internal/statement"
 )
 
@@ -128,6 +129,63 @@ func TestRotatedTwice(t *testing.T) {
 			}
 		}
 	})
+}
+
+// TestChangedTerms: what has become of a key stands when the settings change. A former key comes back with
+// no setting, and none is taken from hosts while a certificate of it lives.
+func TestChangedTerms(t *testing.T) {
+	t.Parallel()
+	const lead, day = 5*time.Minute + engine.ListAge, 24 * time.Hour
+	for name, c := range map[string]struct {
+		changed time.Duration // after the rotation
+		config  fields
+		before  time.Duration // max_ttl
+		after   time.Duration
+		looked  time.Duration // after the rotation
+		signs   int
+		keys    int
+	}{
+		"krl_max_age raised":                  {20 * time.Hour, fields{"krl_max_age": "24h"}, 8 * time.Hour, 8 * time.Hour, 20 * time.Hour, 1, 1},
+		"max_ttl raised":                      {20 * time.Hour, nil, 8 * time.Hour, 48 * time.Hour, 20 * time.Hour, 1, 1},
+		"max_ttl raised before the new signs": {time.Minute, nil, 8 * time.Hour, day, lead + 23*time.Hour, 1, 2},
+		"max_ttl lowered before":              {-time.Hour, nil, day, time.Hour, 22 * time.Hour, 1, 2},
+		"max_ttl lowered before, at the end":  {-time.Hour, nil, day, time.Hour, 23*time.Hour + 2*time.Minute, 1, 1},
+		"max_ttl lowered after":               {time.Hour, nil, day, time.Hour, 23 * time.Hour, 1, 2},
+		"krl_max_age lowered":                 {time.Second, fields{"krl_max_age": "1s"}, day, day, 4 * time.Minute, 0, 2},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				options := newOptions(t, ca.with(c.config))
+				options.MaxTTL = c.after
+				rotated := time.Now().Add(72 * time.Hour)
+				options.KeyTerms = []engine.KeyTerms{
+					{Lead: duration.Duration(lead), MaxTTL: duration.Duration(c.before)},
+					{From: rotated.Add(c.changed), Lead: duration.Duration(leadOf(t, options)), MaxTTL: duration.Duration(c.after)},
+				}
+				kept := versions{{Fields: options.Root, Since: time.Now()}, {Fields: newRoot(t, ca), Since: rotated}}
+				time.Sleep(time.Until(rotated.Add(c.looked)))
+				e := kept.open(t, options)
+				_, line := newKey(t)
+				p, _ := issue(t, e, newRole(t, deploy), fields{"public_key": line})
+				if got, want := strings.TrimSpace(string(driver.MarshalAuthorizedKey(certificate(t, p.Data).SignatureKey))), kept[c.signs].Fields["public_key"].Reveal(); got != want {
+					t.Error("another key signs")
+				}
+				if n := bytes.Count(e.PublicKeys(), []byte("\n")); n != c.keys {
+					t.Errorf("%d keys are published, want %d", n, c.keys)
+				}
+			})
+		})
+	}
+}
+
+func leadOf(t *testing.T, o engine.Options) time.Duration {
+	t.Helper()
+	c, err := ssh.Type{}.ParseConfig(o.Config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c.KeyLead
 }
 
 // A revoked certificate is dead when every host has fetched the list, or when it has ended.

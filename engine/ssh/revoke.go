@@ -19,7 +19,7 @@ func (e *Engine) Revoke(_ context.Context, raw engine.Recipe) (engine.Outcome, e
 	if r.Serial == 0 || !r.Issued || !now.Before(end) {
 		return engine.Outcome{}, nil
 	}
-	fetched := now.Add(e.config.KRLMaxAge.Std() + engine.ListAge)
+	fetched := now.Add(e.config.lead())
 	if end.Before(fetched) {
 		fetched = end
 	}

@@ -123,6 +123,10 @@ func mayAim(pass *access.Pass, c engine.Config) error {
 
 // saveNew proves a new engine by a connection and stores it.
 func (s *Service) saveNew(ctx context.Context, pass *access.Pass, e *Engine) (*api.Engine, error) {
+	err := s.setTerms(ctx, nil, e)
+	if err != nil {
+		return nil, pass.Record(ctx, err)
+	}
 	made, err := s.makeRoot(ctx, pass, e)
 	if err != nil {
 		return nil, pass.Record(ctx, err)
@@ -192,6 +196,9 @@ func (s *Service) change(ctx context.Context, pass *access.Pass, object *store.O
 		if err := mayAim(pass, next.Config); err != nil {
 			return nil, false, pass.Record(ctx, err)
 		}
+	}
+	if err := s.setTerms(ctx, old, next); err != nil {
+		return nil, false, pass.Record(ctx, err)
 	}
 	opened, root, err := s.try(ctx, next)
 	if err != nil {

@@ -48,6 +48,8 @@ type engineDoc struct {
 	Accepted []string   `json:"accepted,omitempty"`
 	State    string     `json:"state,omitempty"`
 	Next     *engineDoc `json:"next,omitempty"`
+
+	KeyTerms []engine.KeyTerms `json:"key_terms,omitempty"`
 }
 
 // roleDoc is a role as it is stored. Spec is the engine's own part.

@@ -218,8 +218,8 @@ func (s *Service) open(ctx context.Context, e *Engine, root map[string]statement
 			}
 			return versions, err
 		},
-		MaxTTL: e.MaxTTL(),
-		Namer:  s.namer, Dial: s.dial, Logger: s.log.With("engine", e.Name),
+		MaxTTL: e.MaxTTL(), KeyTerms: e.doc.KeyTerms,
+		Namer: s.namer, Dial: s.dial, Logger: s.log.With("engine", e.Name),
 	})
 	if err != nil && unread != nil {
 		return nil, unread

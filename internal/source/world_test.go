@@ -13,6 +13,7 @@ import (
 
 	"github.com/scaivault/scaivault/api"
 	"github.com/scaivault/scaivault/engine"
+	"github.com/scaivault/scaivault/engine/ssh"
 	"github.com/scaivault/scaivault/internal/access"
 	"github.com/scaivault/scaivault/internal/audit"
 	"github.com/scaivault/scaivault/internal/fault"
@@ -111,7 +112,7 @@ func (w *world) processOn(base *sqlite.Store, key seal.Seal) *process {
 	door := access.New(access.Config{Store: p.store, Limits: access.Limits{Off: true}})
 	p.secrets = secret.New(p.store, door, keys)
 	p.sources = source.New(source.Config{Store: p.store, Door: door, Secrets: p.secrets, Keys: keys,
-		EndBindings: func(store.Tx, string, string) error { return nil }, Types: []engine.Type{watched{p.kind, p}},
+		EndBindings: func(store.Tx, string, string) error { return nil }, Types: []engine.Type{watched{p.kind, p}, ssh.Type{}},
 		Namer: statement.NewNamer(base.Installation(), []byte("key"), nil), Logger: slog.New(slog.DiscardHandler)})
 	p.secrets.Join(secret.Hooks{InUse: p.sources.Uses, Pinned: p.sources.Pinned, AtSource: p.sources.RotateSecret, Gone: p.sources.ForgetRoot,
 		Changed: func(string, string, int) { p.sources.SecretChanged() }})
