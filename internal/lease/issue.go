@@ -138,10 +138,6 @@ func (m *Manager) prepare(ctx context.Context, pass *access.Pass, w wish) (*issu
 		IssuedAt: now, ExpiresAt: now.Add(life), MaxExpiresAt: now.Add(longest),
 		Node: m.store.Node(), Epoch: m.store.Epoch(),
 	}
-	if e.Config.Listed {
-		listed := i.lease.ExpiresAt.Add(slowClocks)
-		i.lease.ListedUntil = &listed
-	}
 	if err := m.plan(ctx, i); err != nil {
 		handle.Release()
 		return nil, err
@@ -165,6 +161,11 @@ func (m *Manager) plan(ctx context.Context, i *issuance) error {
 	i.lease.Username, i.lease.Recipe, i.lease.Deadline = plan.Username, plan.Recipe, deadline
 	due := deadline.Add(grace)
 	i.lease.DueAt = &due
+	if i.engine.Config.Listed {
+		// Who checks the credential compares the end that stands in it, which is in this node's time.
+		listed := later(i.lease.ExpiresAt, plan.ExpiresAt.UTC()).Truncate(time.Microsecond).Add(slowClocks)
+		i.lease.ListedUntil = &listed
+	}
 	return nil
 }
 
@@ -302,10 +303,16 @@ func (m *Manager) rename(ctx context.Context, i *issuance) error {
 }
 
 // confirm makes the lease active and writes the outcome. A fence newer than the intent, or a
-// revocation that already marked the row, withholds the credential (law L5).
+// revocation that already marked the row, withholds the credential (law L5). A credential that nobody can
+// kill is confirmed durably before it is given: whoever has it, its row says so, whatever is lost, since
+// the moment from which its revocation takes effect depends on that.
 func (m *Manager) confirm(ctx context.Context, i *issuance, recipe engine.Recipe) error {
 	withheld := false
-	err := m.store.WriteRelaxed(ctx, func(tx store.Tx) error {
+	write := m.store.WriteRelaxed
+	if i.engine.Config.Listed {
+		write = m.store.Write
+	}
+	err := write(ctx, func(tx store.Tx) error {
 		withheld = false
 		fences, err := tx.FencesSince(i.lease.Tenant, i.lease.FenceSeq)
 		if err != nil {

@@ -92,6 +92,54 @@ func TestRevocationList(t *testing.T) {
 	})
 }
 
+// TestCertificateConfirmedDurably: what comes of a power cut is a process that ends without its relaxed
+// writes. The lease of a certificate that was given is known to be given, so that its revocation says from
+// when hosts know it.
+func TestCertificateConfirmedDurably(t *testing.T) {
+	inWorld(t, func(w *world) {
+		w.ssh("hosts", hosts, deploy)
+		app := w.caller("app")
+		var relaxed []string
+		w.store.mu.Lock()
+		w.store.before = func(kind string) error {
+			if kind == "relaxed" {
+				relaxed = append(relaxed, kind)
+				return lostStore()
+			}
+			return nil
+		}
+		w.store.mu.Unlock()
+		id, _ := w.certificate(app)
+		if l := w.row(id); l.Status != api.LeaseActive || len(relaxed) > 0 {
+			t.Errorf("the lease is %s after %d relaxed writes", l.Status, len(relaxed))
+		}
+	})
+}
+
+// TestListedBeyondTheEndOfACertificate: the end in a certificate is told by the node's clock, which may be
+// ahead of the store's. It is in the list until both have come.
+func TestListedBeyondTheEndOfACertificate(t *testing.T) {
+	t.Parallel()
+	for name, by := range map[string]time.Duration{"behind": -10 * time.Minute, "ahead": 10 * time.Minute} {
+		t.Run(name, func(t *testing.T) {
+			inWorld(t, func(w *world) {
+				w.ahead = by
+				w.restart()
+				w.ssh("hosts", hosts, deploy)
+				id, _ := w.certificate(w.caller("app"))
+				l := w.row(id)
+				var made struct {
+					Ends int64 `json:"ends"`
+				}
+				w.must(json.Unmarshal(l.Recipe, &made))
+				if l.ListedUntil.Sub(time.Unix(made.Ends, 0)) < time.Minute || l.ListedUntil.Sub(l.ExpiresAt) < time.Minute {
+					t.Errorf("it is in the list until %s, ends at %s and its lease at %s", l.ListedUntil, time.Unix(made.Ends, 0), l.ExpiresAt)
+				}
+			})
+		})
+	}
+}
+
 // TestRevocationListOutlivesEngine: the key of the CA is still there when its engine is deleted, and an
 // engine that is made anew signs with it. What was revoked before stays revoked.
 func TestRevocationListOutlivesEngine(t *testing.T) {
