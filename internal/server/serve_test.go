@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/scaivault/scaivault/api"
+	"github.com/scaivault/scaivault/internal/fault"
 	"github.com/scaivault/scaivault/internal/metrics"
 )
 
@@ -52,6 +53,25 @@ func TestPanicTellsNothing(t *testing.T) {
 	}
 	if !strings.Contains(log.String(), "TestPanicTellsNothing") {
 		t.Errorf("the log does not say where: %s", log.String())
+	}
+}
+
+// Who asks without a token is not told what a document that cannot be made depends on; the log has it.
+func TestPublicDocumentTellsNoReason(t *testing.T) {
+	t.Parallel()
+	var why error
+	var log bytes.Buffer
+	s := setup(Limits{}, &log, published("/document", "text/plain", "A document.", func(*call) ([]byte, string, error) { return nil, "", why }))
+	for code, want := range map[fault.Code]int{fault.InvalidConfig: 503, fault.EngineError: 503, fault.ServiceUnavailable: 503} {
+		why = fault.New(code, "bind a policy for infra/root").With("reason", "infra/root")
+		log.Reset()
+		if status, e := ask(s, "/v1/document"); status != want || strings.Contains(e.Message, "infra") || len(e.Details) > 0 || !strings.Contains(log.String(), "infra/root") {
+			t.Errorf("%s: %d %+v, and the log has %q", code, status, e, log.String())
+		}
+	}
+	why = fault.New(fault.EngineNotFound, "there is no engine")
+	if status, e := ask(s, "/v1/document"); status != 404 || e.Message != "there is no engine" {
+		t.Errorf("%d %+v", status, e)
 	}
 }
 

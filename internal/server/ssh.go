@@ -22,7 +22,7 @@ func published(pattern, contentType, doc string, h func(c *call) (body []byte, t
 		}
 		body, tag, err := h(c)
 		if err != nil {
-			return err
+			return c.withheld(err)
 		}
 		header := c.w.Header()
 		header.Set("Cache-Control", "no-cache")
@@ -34,6 +34,17 @@ func published(pattern, contentType, doc string, h func(c *call) (body []byte, t
 		return c.write(body)
 	}
 	return rt
+}
+
+// withheld is what anybody may know of a document that is not there now. Why it is not names secrets and
+// policies: that is for the log.
+func (c *call) withheld(err error) error {
+	switch fault.CodeOf(err) {
+	case fault.EngineNotFound, fault.TenantNotFound:
+		return err
+	}
+	c.w.logger.Warn("a public document cannot be had", "request_id", c.w.origin.RequestID, "reason", err)
+	return fault.New(fault.ServiceUnavailable, "the document cannot be had now: the log of the server has why under this request id").Because(err)
 }
 
 // holds tells whether an If-None-Match names the tag.
