@@ -46,6 +46,23 @@ func refuse(w http.ResponseWriter, status int, code, message string) {
 	answer(w, status, api.ErrorBody{Error: api.ErrorDetail{Code: code, Message: message, RequestID: "req_1", Details: map[string]any{"max_ttl": "1h"}}})
 }
 
+// A list of what is revoked may be larger than any other answer, and is bounded all the same.
+func TestLargeDocument(t *testing.T) {
+	t.Parallel()
+	size := 17 << 20
+	c := serve(t, func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "application/octet-stream")
+		_, _ = w.Write(make([]byte, size))
+	})
+	if list, err := c.SSHRevokedKeys(t.Context(), "hosts", nil); err != nil || len(list) != size {
+		t.Errorf("%d bytes, %v", len(list), err)
+	}
+	size = 64<<20 + 1
+	if list, err := c.SSHRevokedKeys(t.Context(), "hosts", nil); err == nil {
+		t.Errorf("took %d bytes", len(list))
+	}
+}
+
 func TestErrorsComeBackAsTheirCodes(t *testing.T) {
 	t.Parallel()
 	c := serve(t, func(w http.ResponseWriter, _ *http.Request) {

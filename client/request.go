@@ -34,6 +34,7 @@ type request struct {
 	accept     int           // a status besides 2xx that is an answer, not an error
 	held       string        // entity tag of the copy that the caller holds
 	wait       time.Duration // how long the server was asked to wait
+	most       int           // bytes of the answer, where it may be larger than others
 }
 
 // do sends a request, again where that is safe, and decodes the answer into
@@ -139,12 +140,16 @@ func (c *Client) send(ctx context.Context, r request, target string, body []byte
 		return 0, fmt.Errorf("reach the server: %w", err)
 	}
 	defer answer.Body.Close()
-	data, err := io.ReadAll(io.LimitReader(answer.Body, maxAnswer+1))
+	limit := maxAnswer
+	if r.most > 0 {
+		limit = r.most
+	}
+	data, err := io.ReadAll(io.LimitReader(answer.Body, int64(limit)+1))
 	switch {
 	case err != nil:
 		return answer.StatusCode, fmt.Errorf("read the answer: %w", err)
-	case len(data) > maxAnswer:
-		return answer.StatusCode, fmt.Errorf("read the answer: it is larger than %d bytes", maxAnswer)
+	case len(data) > limit:
+		return answer.StatusCode, fmt.Errorf("read the answer: it is larger than %d bytes", limit)
 	case (answer.StatusCode < 200 || answer.StatusCode > 299) && answer.StatusCode != r.accept:
 		return answer.StatusCode, errorOf(answer, data)
 	case into == nil || len(data) == 0:

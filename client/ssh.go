@@ -20,7 +20,7 @@ func (c *Client) SSHPublicKey(ctx context.Context, engine string, held []byte) (
 }
 
 func (c *Client) publicDocument(ctx context.Context, held []byte, path ...string) ([]byte, error) {
-	r := request{method: http.MethodGet, path: path, idempotent: true, anonymous: true}
+	r := request{method: http.MethodGet, path: path, idempotent: true, anonymous: true, most: maxDocument}
 	if held != nil {
 		r.held, r.accept = api.EntityTag(held), http.StatusNotModified
 	}
