@@ -22,7 +22,7 @@ import (
 const (
 	// maxAnswer bounds what is read of an answer: far above the largest page.
 	maxAnswer = 16 << 20
-	// maxDocument bounds a public document: a list of 8 million revoked certificates.
+	// maxDocument bounds a public document: a list of some 8 million revoked certificates.
 	maxDocument = 64 << 20
 
 	// requestTimeout ends a request whose context has no deadline of its own. It

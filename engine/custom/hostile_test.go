@@ -40,6 +40,7 @@ func TestHostilePrograms(t *testing.T) {
 		"prints a number":           {`echo '{"data": {"a": 1}}'`, "program_reply_invalid", enough},
 		"prints null":               {`echo null`, "program_reply_invalid", enough},
 		"keeps the secret":          {`echo '{"data": {"password": "hunter2hunter2"}, "ref": {"with": ["hunter2hunter2"]}}'`, "program_reply_invalid", enough},
+		"keeps the root's secret":   {`echo '{"data": {"a": "b"}, "ref": {"user": "admin", "with": ["hunter2-of-the-root"]}}'`, "program_reply_invalid", enough},
 		"claims an unknown failure": {`echo '{"error": {"kind": "hunter2hunter2"}}'`, "program_reply_invalid", enough},
 		"refuses, uncertain":        {`echo '{"error": {"kind": "uncertain", "message": "hunter2hunter2"}}'`, "program_refused", enough},
 		"prints a gigabyte":         {`exec head -c 1000000000 /dev/zero`, "program_output_too_large", enough},
@@ -54,6 +55,7 @@ func TestHostilePrograms(t *testing.T) {
 			h := host(t, map[string]string{"program": checks + test.script})
 			var log bytes.Buffer
 			o := options(t, "program", nil)
+			o.Root = map[string]statement.Secret{"username": "admin", "admin_password": "hunter2-of-the-root"}
 			o.Logger = slog.New(slog.NewTextHandler(&log, nil))
 			e := open(t, h, o)
 			_, err := e.Issue(t.Context(), plan(t, e, test.limit))

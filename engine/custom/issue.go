@@ -75,7 +75,11 @@ func (e *Engine) Issue(ctx context.Context, p *engine.Plan) (engine.Recipe, erro
 		return nil, err
 	}
 	failpoint.Hit(failpoint.F5)
-	if why := made.wrong(p.Username); why != "" {
+	why := made.wrong(p.Username)
+	if why == "" && q.repeatsRoot(made.Ref) {
+		why = "ref repeats a secret of the root"
+	}
+	if why != "" {
 		return nil, e.broken(&q, &failure{code: codeReply, err: replyError(why)})
 	}
 	if p.Data == nil {

@@ -41,6 +41,23 @@ func (q *request) secrets() (values []string) {
 	return values
 }
 
+// repeatsRoot tells whether a document that is stored in the clear repeats a secret of the root. Its other
+// fields, such as a host or a user, may stand anywhere.
+func (q *request) repeatsRoot(document json.RawMessage) bool {
+	for name, value := range q.Root {
+		if text := value.Reveal(); text != "" && namesSecret(name) && holds(document, text) {
+			return true
+		}
+	}
+	return false
+}
+
+// namesSecret tells by its name whether a field of a root is one that nobody may read.
+func namesSecret(name string) bool {
+	parts := []string{"pass", "pwd", "secret", "token", "credential", "private", "apikey", "api_key"}
+	return slices.ContainsFunc(parts, func(part string) bool { return strings.Contains(strings.ToLower(name), part) })
+}
+
 // secretsOf are those of an issuance's reply, if it is one. One that is no good as a reply, such as with a
 // number in data, holds secrets all the same.
 func secretsOf(reply json.RawMessage) (values []string) {

@@ -184,6 +184,7 @@ func TestFailures(t *testing.T) {
 		"a secret in ref":           {"def issue(ctx):\n    return {'ref': {'p': 'x' + root.password}}\n", script.CodeOutput, 0, `"ref"`},
 		"a secret in the URL":       {"def issue(ctx):\n    http.get(ctx.url + '/' + root.password)\n", script.CodeScript, 3, "url"},
 		"encoded in ref":            {"def issue(ctx):\n    return {'ref': json.encode([root.password])}\n", script.CodeOutput, 0, `"ref"`},
+		"sent back, in ref":         {"def issue(ctx):\n    p = random.password()\n    return {'ref': {'p': [http.post(ctx.url, json=[p]).json()[0]]}}\n", script.CodeOutput, 0, `"ref"`},
 		"compared":                  {"def issue(ctx):\n    if root.password < 'x': pass\n", script.CodeScript, 3, "not implemented"},
 		"no such root field":        {"def issue(ctx):\n    root.token\n", script.CodeScript, 3, "token"},
 		"no dict":                   {"def issue(ctx):\n    return 7\n", script.CodeOutput, 0, "int"},
@@ -213,7 +214,7 @@ func TestFailures(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			r, log := runner(t, tt.body, nil)
+			r, log := runner(t, tt.body, func(w http.ResponseWriter, r *http.Request) { _, _ = io.Copy(w, r.Body) })
 			result, err := call(t, r)
 			var f *script.Failure
 			if !errors.As(err, &f) {

@@ -27,6 +27,7 @@ var errTooMuch = errors.New("a text with secrets in it, and all of those that a 
 // and what was made of any of them.
 type vault struct {
 	values   []string
+	roots    int // of the values, those at the beginning
 	size     int
 	revealed int // bytes of the texts of the result that hold secrets
 }
@@ -40,6 +41,7 @@ func newVault(root map[string]statement.Secret) (v *vault, names []string) {
 	for _, name := range names {
 		v.values = append(v.values, root[name].Reveal())
 	}
+	v.roots = len(v.values)
 	return v, names
 }
 
@@ -145,7 +147,7 @@ func (v *vault) reveal(output, nonce string) (json.RawMessage, error) {
 		if err != nil {
 			return nil, err
 		}
-		if found && field != "data" {
+		if field != "data" && (found || v.repeated(value)) {
 			return nil, fmt.Errorf("a secret stands in %.40q: only data may hold any", field)
 		}
 		result[field] = revealed
@@ -157,6 +159,24 @@ func (v *vault) reveal(output, nonce string) (json.RawMessage, error) {
 		return nil, err
 	}
 	return bytes.TrimSpace(buffer.Bytes()), nil
+}
+
+// repeated tells whether a text of a JSON value is a secret that was made here: one that a source has sent
+// back is a plain text to the script.
+func (v *vault) repeated(value any) bool {
+	switch x := value.(type) {
+	case string:
+		return len(x) >= shortestScrubbed && slices.Contains(v.values[v.roots:], x)
+	case []any:
+		return slices.ContainsFunc(x, v.repeated)
+	case map[string]any:
+		for key, item := range x {
+			if v.repeated(key) || v.repeated(item) {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 // replace puts secrets in the place of their marks, in a JSON value.
