@@ -2,6 +2,7 @@ package cli
 
 import (
 	"context"
+	"encoding/json"
 
 	"github.com/spf13/cobra"
 
@@ -16,6 +17,9 @@ func (a *app) resumeCommand() *cobra.Command {
 			q, err := c.Resume(ctx, r)
 			if err != nil {
 				return err
+			}
+			if q.ResumedAt != nil {
+				a.adviseRotation(ctx, c)
 			}
 			return a.show(q, func(t *table) {
 				t.field("quarantine", q.Active)
@@ -36,4 +40,21 @@ tokens and policies that should not have come back, and read what
 "scaivault audit verify" says. Then what expired meanwhile is revoked at once.`
 	cmd.Flags().BoolVar(&r.OnlyCopy, "only-copy", false, "no other copy of this store runs, or ever will")
 	return cmd
+}
+
+// adviseRotation names the CAs of which revoked certificates may be good again: an older copy of a store
+// does not know what was revoked, or made, after it.
+func (a *app) adviseRotation(ctx context.Context, c *client.Client) {
+	for e, err := range c.Engines(ctx) {
+		if err != nil {
+			a.say("the ssh engines could not be listed (%v): rotate the key of each CA as for a key in the wrong hands, where a certificate that was revoked must stay so", err)
+			return
+		}
+		var config struct {
+			Mode string `json:"mode"`
+		}
+		if e.Type == "ssh" && json.Unmarshal(e.Config, &config) == nil && config.Mode != "otp" {
+			a.say("engine %s: certificates that were revoked after this copy was made are good again to their end: rotate its CA as for a key in the wrong hands (docs/engines/ssh.md)", e.Name)
+		}
+	}
 }
