@@ -150,3 +150,36 @@ func TestRootRotationRefuses(t *testing.T) {
 		t.Errorf("health: %+v", h)
 	}
 }
+
+// An account may be the root of several engines, each with a key of its own in a secret of its own: the
+// rotation of one leaves the others' alone.
+func TestRootRotationBesideAnotherRoot(t *testing.T) {
+	t.Parallel()
+	s := newSource(t)
+	rotated := func(o engine.Options) engine.Options {
+		e := open(t, o)
+		candidate, err := e.PlanRoot(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := e.SetRoot(t.Context(), candidate); err != nil {
+			t.Fatal(err)
+		}
+		o.Root = candidate
+		return o
+	}
+	theirs := s.options(map[string]any{"root_credentials_path": "infra/other"})
+	theirs.Root = map[string]statement.Secret{"credentials": statement.Secret(s.AddKey(s.email))}
+	theirs = rotated(theirs)
+	ours := rotated(s.options(nil))
+	for _, o := range []engine.Options{theirs, ours} {
+		e, err := gcp.Type{}.Open(t.Context(), o)
+		if err != nil {
+			t.Fatalf("a root was ended by the rotation of another one: %v", err)
+		}
+		e.Close()
+	}
+	if keys := s.rootKeys(); len(keys) != 2 {
+		t.Errorf("the account of two roots has %d keys", len(keys))
+	}
+}
