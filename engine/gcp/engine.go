@@ -64,6 +64,7 @@ type Engine struct {
 
 	mu       sync.Mutex
 	closed   bool
+	replaced *root                    // by a rotation that has not ended it yet; nil for none
 	policies map[string]chan struct{} // by resource: held by who changes its policy
 	needs    map[string]need          // by resource: what roles need there
 }

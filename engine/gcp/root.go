@@ -71,11 +71,24 @@ func (e *Engine) SetRoot(ctx context.Context, candidate map[string]statement.Sec
 	if err != nil {
 		return plain(err)
 	}
+	e.mu.Lock()
+	if e.replaced == nil || current.key.PrivateKey != next.key.PrivateKey { // else it was proved before, and the former is there yet
+		e.replaced = current
+	}
+	former := e.replaced
+	e.mu.Unlock()
 	e.tokens.use(next, token)
 	failpoint.Hit(failpoint.RootProved)
-	if err := e.retire(ctx, current, next); err != nil {
-		return plain(err)
+	if err := e.retire(ctx, former, next); err != nil {
+		known := *plain(err)
+		if known.Kind == engine.Refused { // the candidate works, and the former may not: it must not be forgotten
+			known.Kind = engine.Uncertain
+		}
+		return &known
 	}
+	e.mu.Lock()
+	e.replaced = nil
+	e.mu.Unlock()
 	return nil
 }
 

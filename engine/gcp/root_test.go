@@ -183,3 +183,31 @@ func TestRootRotationBesideAnotherRoot(t *testing.T) {
 		t.Errorf("the account of two roots has %d keys", len(keys))
 	}
 }
+
+// Once the candidate works and the former root may be gone the candidate is never forgotten, whatever
+// Google answers; and the same engine ends the former when it is asked again.
+func TestRootRotationIsNotForgotten(t *testing.T) {
+	t.Parallel()
+	s := newSource(t)
+	e := s.open(t, nil)
+	candidate, err := e.PlanRoot(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.SetFault(func(q gcptest.Request) gcptest.Fault {
+		if q.Method == "iam.projects.serviceAccounts.keys.delete" {
+			return gcptest.Fault{Status: http.StatusForbidden, Reason: "PERMISSION_DENIED"}
+		}
+		return gcptest.Fault{}
+	})
+	if err := e.SetRoot(t.Context(), candidate); engine.KindOf(err) != engine.Uncertain {
+		t.Errorf("the former was not deleted: kind %d, %v", engine.KindOf(err), err)
+	}
+	s.SetFault(nil)
+	if err := e.SetRoot(t.Context(), candidate); err != nil {
+		t.Fatal(err)
+	}
+	if keys := s.rootKeys(); len(keys) != 1 {
+		t.Errorf("the root has %d keys", len(keys))
+	}
+}
