@@ -58,6 +58,7 @@ type Engine struct {
 	mu      sync.Mutex
 	root    keys
 	clients clients // with that root
+	former  keys    // that a rotation replaced and has not deleted yet; empty for none
 	closed  bool
 }
 

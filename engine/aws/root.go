@@ -131,9 +131,6 @@ func (e *Engine) SetRoot(ctx context.Context, candidate map[string]statement.Sec
 	if err != nil {
 		return err
 	}
-	e.mu.Lock()
-	former := e.root
-	e.mu.Unlock()
 	theirs := e.connector.as(static(next))
 	who, err := e.prove(ctx, theirs)
 	if err != nil {
@@ -145,14 +142,21 @@ func (e *Engine) SetRoot(ctx context.Context, candidate map[string]statement.Sec
 	}
 	failpoint.Hit(failpoint.RootSet)
 	e.mu.Lock()
+	if e.root.ID != next.ID { // else it was proved before, and the former may be there yet
+		e.former = e.root
+	}
+	former := e.former
 	e.root, e.clients = next, e.connector.root(next)
 	e.mu.Unlock()
 	failpoint.Hit(failpoint.RootProved)
-	if id := former.ID.Reveal(); id != next.ID.Reveal() {
+	if id := former.ID.Reveal(); id != "" && former.ID != next.ID {
 		_, err := theirs.iam.DeleteAccessKey(ctx, &iam.DeleteAccessKeyInput{UserName: &name, AccessKeyId: &id})
 		if err != nil && !gone(err) {
 			return uncertainRoot(sent(rotatingRoot, err))
 		}
+		e.mu.Lock()
+		e.former = keys{}
+		e.mu.Unlock()
 	}
 	_, err = theirs.iam.UntagUser(ctx, &iam.UntagUserInput{UserName: &name, TagKeys: []string{rotationTag}})
 	if err != nil {

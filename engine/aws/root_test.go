@@ -109,3 +109,30 @@ func TestRotationOfASession(t *testing.T) {
 		t.Errorf("%v", err)
 	}
 }
+
+// A rotation that could not delete the former key deletes it when it is repeated, by the same engine too.
+func TestRotationRepeated(t *testing.T) {
+	t.Parallel()
+	a := newAccount(t)
+	e := a.open(t)
+	candidate, err := e.PlanRoot(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	a.front.SetFault(func(action string) awstest.Fault {
+		if action == "DeleteAccessKey" {
+			return awstest.LoseBefore
+		}
+		return awstest.None
+	})
+	if err := e.SetRoot(t.Context(), candidate); engine.KindOf(err) != engine.Uncertain {
+		t.Fatalf("%v", err)
+	}
+	a.front.SetFault(nil)
+	if err := e.SetRoot(t.Context(), candidate); err != nil {
+		t.Fatal(err)
+	}
+	if ids := a.keys(t); !slices.Equal(ids, []string{candidate["access_key_id"].Reveal()}) {
+		t.Errorf("root has the keys %v", ids)
+	}
+}
