@@ -5,6 +5,7 @@ import (
 	"errors"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -250,5 +251,25 @@ func TestForeignMark(t *testing.T) {
 		if !slices.Contains(a.front.Users(t), p.Username) {
 			t.Errorf("mark %q: the user was removed", mark)
 		}
+	}
+}
+
+// A key is dead everywhere some time after it was deleted, not after somebody began to: IAM may be slow.
+func TestSlowRevocation(t *testing.T) {
+	t.Parallel()
+	a := newAccount(t)
+	e := a.open(t)
+	c := issue(t, e, a.roleOf(t, "iam_user"), time.Hour)
+	var at atomic.Int64
+	a.front.SetFault(func(action string) awstest.Fault {
+		if action == "DeleteAccessKey" {
+			time.Sleep(2 * time.Second)
+			at.Store(time.Now().UnixNano())
+		}
+		return awstest.None
+	})
+	outcome := revoke(t, e, c.recipe)
+	if deleted := time.Unix(0, at.Load()); outcome.EffectiveAt == nil || outcome.EffectiveAt.Before(deleted) {
+		t.Errorf("a key that was deleted at %s is said to be dead everywhere at %v", deleted, outcome.EffectiveAt)
 	}
 }
