@@ -273,3 +273,31 @@ func TestSlowRevocation(t *testing.T) {
 		t.Errorf("a key that was deleted at %s is said to be dead everywhere at %v", deleted, outcome.EffectiveAt)
 	}
 }
+
+// A credential whose user has lost its tags, to a policy about tags or to its holder, is revoked: AWS told
+// its id when it was made. One that was only found in the list is not.
+func TestUntaggedUser(t *testing.T) {
+	t.Parallel()
+	a := newAccount(t)
+	e := a.open(t)
+	c := issue(t, e, a.roleOf(t, "iam_user"), time.Hour)
+	if _, err := a.front.Admin().UntagUser(t.Context(), &iam.UntagUserInput{UserName: &c.Username, TagKeys: []string{"scaivault:mark"}}); err != nil {
+		t.Fatal(err)
+	}
+	listed, err := e.List(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, l := range listed {
+		if l.Username == c.Username {
+			revoke(t, e, l.Recipe)
+		}
+	}
+	if !slices.Contains(a.front.Users(t), c.Username) {
+		t.Error("a user without a mark was removed by its name alone")
+	}
+	revoke(t, e, c.recipe)
+	if slices.Contains(a.front.Users(t), c.Username) {
+		t.Error("a credential is said to be dead, and its user is there")
+	}
+}
