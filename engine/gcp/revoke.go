@@ -114,7 +114,7 @@ func (e *Engine) dismantle(ctx context.Context, r recipe) (residue string, err e
 	if err != nil {
 		return "", err
 	}
-	if found && (!e.ours(there) || r.AccountID != "" && there.UniqueID != r.AccountID) {
+	if found && !e.madeFor(there, r) {
 		return "", nil // a stranger's, that bears the name
 	}
 	if r.KeyID != "" {

@@ -245,3 +245,25 @@ func TestEndedBeforeItIsSeen(t *testing.T) {
 		t.Errorf("an account that was not seen is left when its bindings were refused:\n%s", after)
 	}
 }
+
+// A credential whose account was described anew by somebody is revoked: Google told its number when it was
+// made. One that was only found in the list is not.
+func TestDescribedAnew(t *testing.T) {
+	t.Parallel()
+	s := newSource(t)
+	e := s.open(t, nil)
+	p, r := issue(t, e, keyOfItsOwn)
+	listed, err := e.List(t.Context())
+	if err != nil || len(listed) != 1 {
+		t.Fatal(listed, err)
+	}
+	s.Describe(p.Data["service_account_email"].Reveal(), "do not delete")
+	revoke(t, e, listed[0].Recipe)
+	if !s.exists(p.Username) {
+		t.Error("an account without a mark was removed by its name alone")
+	}
+	revoke(t, e, r)
+	if s.exists(p.Username) {
+		t.Error("a credential is said to be dead, and its account is there")
+	}
+}
