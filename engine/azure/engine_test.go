@@ -436,3 +436,22 @@ func TestListFindsPasswords(t *testing.T) {
 		t.Error("somebody's application was deleted")
 	}
 }
+
+// A credential whose application was called otherwise by somebody, or lost its tags, is revoked: Microsoft
+// told its id when it was made.
+func TestRenamed(t *testing.T) {
+	t.Parallel()
+	s := newSource(t)
+	e := s.open(t, nil)
+	for _, name := range []string{"somebody's", ""} {
+		p, r := issue(t, e, s.reader(t))
+		if name == "" {
+			name = p.Username // only the tags are gone
+		}
+		s.Rename(p.Data["client_id"].Reveal(), name)
+		revoke(t, e, r)
+		if err := s.login(t, p); err == nil {
+			t.Errorf("a credential is said to be dead, and logs in as %s", name)
+		}
+	}
+}

@@ -103,7 +103,8 @@ func (e *Engine) dismantleFound(ctx context.Context, r recipe, made []applicatio
 }
 
 // find looks for the applications of a credential: by id where that is known, and by name, since the
-// answer that told the id may have been lost. Only those that are ours are told.
+// answer that told the id may have been lost. Only those that are ours are told: the one whose id Microsoft
+// told when it was made, whatever it is called since, and those that bear our mark.
 func (e *Engine) find(ctx context.Context, r recipe) ([]application, error) {
 	found, err := e.client.applicationsNamed(ctx, r.Username)
 	if err != nil {
@@ -118,6 +119,9 @@ func (e *Engine) find(ctx context.Context, r recipe) ([]application, error) {
 		}
 	}
 	return slices.DeleteFunc(found, func(a application) bool {
+		if a.ID == r.Application && r.LeaseID != "" { // not one that was read from the list
+			return false
+		}
 		if foreign := !e.ours(a); foreign {
 			e.log.Warn("an application that bears the name of a credential is not ours: left alone", "name", r.Username, "object_id", a.ID)
 			return true

@@ -253,6 +253,14 @@ func (s *Server) NewApplication(name string, owners ...string) (objectID, client
 	return a.id, a.appID
 }
 
+// Rename gives an application another name and other tags, as an administrator would.
+func (s *Server) Rename(clientID, name string, tags ...string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	a := s.directory.applicationOf(clientID)
+	a.name, a.tags = name, tags
+}
+
 // Permit gives a root other application permissions; tokens that it has keep what they tell.
 func (s *Server) Permit(r Root, permissions ...string) {
 	s.mu.Lock()
