@@ -53,6 +53,7 @@ type Engine struct {
 	log       *slog.Logger
 	connector *connector
 	source    string // its identity
+	account   string // its number
 	issuing   chan struct{}
 
 	mu      sync.Mutex
@@ -87,6 +88,7 @@ func (Type) Open(ctx context.Context, o engine.Options) (engine.Engine, error) {
 		e.Close()
 		return nil, err
 	}
+	e.account = who.account
 	if e.source = c.SourceID; e.source == "" {
 		e.source = who.source()
 	}
