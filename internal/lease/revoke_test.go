@@ -249,6 +249,27 @@ func TestUndelivered(t *testing.T) {
 	})
 }
 
+// What is left elsewhere than in the account, which is gone, is a residue until it is gone, too.
+func TestResidueElsewhere(t *testing.T) {
+	inWorld(t, func(w *world) {
+		app := w.caller("app")
+		made := w.issue(app, "one", "app")
+		name := made.Data["username"]
+		w.one.Change(name, func(a *leasetest.Account) { a.Stuck, a.Named = true, true })
+		_, err := w.leases.Revoke(context.Background(), app, made.LeaseID, time.Minute)
+		w.must(err)
+		time.Sleep(3 * time.Hour)
+		if l := w.wantStatus(made.LeaseID, api.LeaseRevoked); l.Revocation.Residue == "" || l.DueAt == nil {
+			t.Errorf("what is left is forgotten: %+v", l.Revocation)
+		}
+		w.one.Change(name, func(a *leasetest.Account) { a.Stuck = false })
+		time.Sleep(2 * time.Hour)
+		if l := w.wantDead(made.LeaseID, api.ReasonRevoked); l.Revocation.Residue != "" || l.DueAt != nil {
+			t.Errorf("%+v", l)
+		}
+	})
+}
+
 // What keeps the empty account is named, and the drop is tried on until it works.
 func TestResidue(t *testing.T) {
 	inWorld(t, func(w *world) {

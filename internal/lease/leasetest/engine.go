@@ -360,7 +360,7 @@ func (e *Engine) Lookup(ctx context.Context, raw engine.Recipe) (engine.Presence
 		}
 		a := e.source.accounts[r.Name]
 		switch {
-		case a == nil:
+		case a == nil || a.Stuck && a.Named && !a.Usable:
 		case a.Mark != e.options.Installation || r.OID != 0 && r.OID != a.OID:
 			p.State = engine.Foreign
 		case !a.Usable:
