@@ -41,7 +41,13 @@ func (e *Engine) PlanRoot(ctx context.Context) (map[string]statement.Secret, err
 	}
 	out, err := own.iam.CreateAccessKey(failpoint.OnSending(ctx, failpoint.RootSent), &iam.CreateAccessKeyInput{UserName: &name})
 	if err != nil {
-		return nil, sent(rotatingRoot, err)
+		refusal := sent(rotatingRoot, err)
+		if refusal.Kind != engine.Uncertain { // no key was made: the tag must not vouch for one that somebody makes by hand now
+			if _, err := own.iam.UntagUser(ctx, &iam.UntagUserInput{UserName: &name, TagKeys: []string{rotationTag}}); err != nil {
+				e.log.Warn("the tag of a rotation that was refused could not be taken away", "user", name, "error", err)
+			}
+		}
+		return nil, refusal
 	}
 	next, err := readKey(rotatingRoot, out.AccessKey)
 	if err != nil {

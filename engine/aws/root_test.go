@@ -136,3 +136,27 @@ func TestRotationRepeated(t *testing.T) {
 		t.Errorf("root has the keys %v", ids)
 	}
 }
+
+// A rotation that AWS refused has made no key: the one that somebody then makes by hand is not ScaiVault's.
+func TestRotationRefused(t *testing.T) {
+	t.Parallel()
+	a := newAccount(t)
+	e := a.open(t)
+	a.front.SetFault(func(action string) awstest.Fault {
+		if action == "CreateAccessKey" {
+			return awstest.Conflict
+		}
+		return awstest.None
+	})
+	if _, err := e.PlanRoot(t.Context()); engine.KindOf(err) != engine.Refused {
+		t.Fatalf("%v", err)
+	}
+	a.front.SetFault(nil)
+	made, err := a.front.Admin().CreateAccessKey(t.Context(), &iam.CreateAccessKeyInput{UserName: &a.user})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := e.PlanRoot(t.Context()); engine.KindOf(err) != engine.Refused || !slices.Contains(a.keys(t), *made.AccessKey.AccessKeyId) {
+		t.Errorf("a key that somebody made by hand was deleted: %v", err)
+	}
+}
