@@ -121,3 +121,14 @@ func TestNothingIsDoneTwice(t *testing.T) {
 		}
 	}
 }
+
+// A root that may not look up what is gone, since the names of its users are not those of the guide, is
+// seen before the first revocation waits for ever.
+func TestCheckOfOtherNames(t *testing.T) {
+	t.Parallel()
+	a := newAccount(t)
+	e := open(t, a.options(map[string]any{"username_template": "app-{{role}}-{{random:11}}"}))
+	if h := e.Check(t.Context()); h.Status != "misconfigured" || !strings.Contains(strings.Join(h.MissingGrants, " "), "app-nobody-") {
+		t.Errorf("%+v", h)
+	}
+}
