@@ -326,6 +326,10 @@ func (e *Engine) kill(r recipe) engine.Outcome {
 	switch {
 	case a == nil || a.Mark != e.options.Installation || r.OID != 0 && r.OID != a.OID:
 		return engine.Outcome{}
+	case a.Stuck && e.source.lag > 0: // it goes, its sessions end later, and what names it stays
+		at := time.Now().Add(e.source.lag)
+		delete(e.source.accounts, r.Name)
+		return engine.Outcome{Residue: "a grant by another names it", EffectiveAt: &at}
 	case a.Stuck:
 		a.Usable, a.Sessions = false, 0
 		return engine.Outcome{Residue: "a grant by another keeps it"}
