@@ -130,6 +130,23 @@ func TestDeletedByOthers(t *testing.T) {
 	}
 }
 
+// A key is known by the id that Google gave for it, where its certificate is not shown, too.
+func TestKeyWithoutACertificate(t *testing.T) {
+	t.Parallel()
+	s := newSource(t)
+	e := s.open(t, nil)
+	p, r := issue(t, e, keyOfAnAccount)
+	email, id, _ := s.find(p.Username)
+	s.HideCertificate(email, id)
+	if found, err := e.Lookup(t.Context(), r); err != nil || found.State != engine.Usable {
+		t.Errorf("it is looked up as %d, %v", found.State, err)
+	}
+	revoke(t, e, r)
+	if s.exists(p.Username) {
+		t.Error("the key is there")
+	}
+}
+
 // A permission that is refused is no proof of death.
 func TestForbiddenIsNotGone(t *testing.T) {
 	t.Parallel()
