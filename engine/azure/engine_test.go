@@ -358,6 +358,20 @@ func TestRightsOfOthers(t *testing.T) {
 	s.spotless(t, before)
 }
 
+// What a list shows of others, though it was asked for ours only, is left to them.
+func TestListOfOthers(t *testing.T) {
+	t.Parallel()
+	s := newSource(t)
+	e := s.open(t, nil)
+	before := s.Left()
+	_, recipe := issue(t, e, s.reader(t))
+	s.IgnoreFilter()
+	if o := revoke(t, e, recipe); o.Residue != "" {
+		t.Errorf("a residue: %s", o.Residue)
+	}
+	s.spotless(t, before)
+}
+
 // A token is sent to nobody else: neither where a redirect leads nor where a list goes on.
 func TestNothingLeadsElsewhere(t *testing.T) {
 	t.Parallel()

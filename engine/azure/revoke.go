@@ -218,6 +218,9 @@ func (e *Engine) strip(ctx context.Context, r recipe, principal string) (residue
 			return nil, err
 		}
 		for _, a := range left {
+			if !strings.EqualFold(a.Properties.PrincipalID, principal) { // the filter was not heard: it is somebody else's
+				continue
+			}
 			err := e.client.unassign(ctx, a.ID)
 			if engine.KindOf(mapped(revoking, err)) == engine.Misconfigured {
 				residue = append(residue, "a role that somebody else gave it, and root may not take: az role assignment delete --ids "+a.ID)

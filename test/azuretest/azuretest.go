@@ -64,6 +64,7 @@ type Server struct {
 	directory  directory
 	violations []string
 	served     int
+	unfiltered bool // lists of role assignments
 	writing    bool // the request that has the lock
 }
 
@@ -275,6 +276,13 @@ func (s *Server) PlantPassword(objectID, displayName string) {
 	text, secret := newSecret()
 	s.directory.applications[objectID].passwords = append(s.directory.applications[objectID].passwords,
 		&password{key: newID(), name: displayName, hint: text[:3], text: secret, made: s.now(), ends: s.now().AddDate(1, 0, 0)})
+}
+
+// IgnoreFilter shows all role assignments from now on, whoever's are asked for.
+func (s *Server) IgnoreFilter() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.unfiltered = true
 }
 
 // Assign gives a principal a role, as an administrator would.
