@@ -33,10 +33,11 @@ func (e *Engine) Revoke(ctx context.Context, raw engine.Recipe) (engine.Outcome,
 	} else {
 		outcome, err = e.endSession(ctx, c, r)
 	}
-	if err == nil {
-		failpoint.Hit(failpoint.R3)
+	if err != nil {
+		return outcome, ending(err)
 	}
-	return outcome, err
+	failpoint.Hit(failpoint.R3)
+	return outcome, nil
 }
 
 func (e *Engine) endUser(ctx context.Context, c clients, r recipe) (engine.Outcome, error) {

@@ -22,6 +22,7 @@ package azuretest
 import (
 	"crypto/tls"
 	"fmt"
+	"maps"
 	"net"
 	"net/http"
 	"os"
@@ -292,6 +293,15 @@ func (s *Server) Assign(t TB, scope, role, principal string) {
 	defer s.mu.Unlock()
 	path := scope + roleAssignments + newID()
 	s.directory.assignments[strings.ToLower(path)] = &assignment{path: path, scope: scope, principal: principal, definition: s.directory.definitionNamed(role).id}
+}
+
+// Withdraw takes from a principal all roles that it has at just this scope, as an administrator would.
+func (s *Server) Withdraw(scope, principal string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	maps.DeleteFunc(s.directory.assignments, func(_ string, a *assignment) bool {
+		return a.principal == principal && strings.EqualFold(a.scope, scope)
+	})
 }
 
 // Delete deletes an application and its service principal, as an administrator would.
