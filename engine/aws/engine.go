@@ -34,7 +34,9 @@ func (Type) ParseConfig(raw json.RawMessage) (engine.Config, error) {
 	if err != nil {
 		return engine.Config{}, err
 	}
-	return c.Config(c.endpoint(), c.CAPath, c.CertPath), nil
+	known := c.Config(c.endpoint(), c.CAPath, c.CertPath)
+	known.RootHome = typeName + ":" + c.IAMEndpoint // a key is a user's, whatever role the engine uses it for
+	return known, nil
 }
 
 // ParseRole implements engine.Type.

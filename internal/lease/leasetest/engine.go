@@ -33,12 +33,13 @@ type config struct {
 	CA               string `json:"tls_ca_path"`
 	OperationTimeout string `json:"operation_timeout"`
 	Reconcile        string `json:"reconcile"`
+	RootHome         string `json:"root_home"`
 }
 
 // Name is fake.
 func (t *Type) Name() string { return "fake" }
 
-// ParseConfig reads {"host", "root_credentials_path", "tls_ca_path", "operation_timeout", "reconcile"}; the
+// ParseConfig reads {"host", "root_credentials_path", "tls_ca_path", "operation_timeout", "reconcile", "root_home"}; the
 // interval of reconciles is an hour.
 func (t *Type) ParseConfig(raw json.RawMessage) (engine.Config, error) {
 	c, err := parse[config](raw)
@@ -55,7 +56,7 @@ func (t *Type) ParseConfig(raw json.RawMessage) (engine.Config, error) {
 	if c.CA != "" {
 		others = []string{c.CA}
 	}
-	return engine.Config{RootCredentialsPath: c.Root, SecretPaths: others, Endpoint: c.Host, OperationTimeout: timeout,
+	return engine.Config{RootCredentialsPath: c.Root, SecretPaths: others, Endpoint: c.Host, RootHome: c.RootHome, OperationTimeout: timeout,
 		ConnectTimeout: 5 * time.Second, MaxOpenConnections: 4, Reconcile: c.Reconcile, ReconcileInterval: time.Hour}, nil
 }
 
