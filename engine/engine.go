@@ -95,6 +95,7 @@ type Bounds struct {
 // Options is what an engine is opened with.
 type Options struct {
 	Installation string // id of this installation, in every mark at the source
+	Tenant       string // that the engine and its secrets belong to; a path names one secret within it
 	EngineID     string // eng_…
 	EngineName   string
 	Node         string // this node and its present epoch, in the mark of its connections

@@ -21,10 +21,10 @@ const (
 )
 
 // rootName is in the certificates of the keys that rotations of one root secret made. An account may be
-// the root of several engines, each with a secret and thus a key of its own: a rotation of one must not
-// end the others'.
+// the root of several engines, of several tenants, each with a secret and thus a key of its own: a rotation
+// of one must not end the others'.
 func (e *Engine) rootName() string {
-	sum := sha256.Sum256([]byte(e.config.RootCredentialsPath))
+	sum := sha256.Sum256([]byte(e.options.Tenant + ":" + e.config.RootCredentialsPath))
 	return rootPrefix + hex.EncodeToString(sum[:8])
 }
 

@@ -171,16 +171,20 @@ func TestRootRotationBesideAnotherRoot(t *testing.T) {
 	theirs := s.options(map[string]any{"root_credentials_path": "infra/other"})
 	theirs.Root = map[string]statement.Secret{"credentials": statement.Secret(s.AddKey(s.email))}
 	theirs = rotated(theirs)
+	tenants := s.options(nil)
+	tenants.Tenant = "tnt_other"
+	tenants.Root = map[string]statement.Secret{"credentials": statement.Secret(s.AddKey(s.email))}
+	tenants = rotated(tenants)
 	ours := rotated(s.options(nil))
-	for _, o := range []engine.Options{theirs, ours} {
+	for _, o := range []engine.Options{theirs, tenants, ours} {
 		e, err := gcp.Type{}.Open(t.Context(), o)
 		if err != nil {
 			t.Fatalf("a root was ended by the rotation of another one: %v", err)
 		}
 		e.Close()
 	}
-	if keys := s.rootKeys(); len(keys) != 2 {
-		t.Errorf("the account of two roots has %d keys", len(keys))
+	if keys := s.rootKeys(); len(keys) != 3 {
+		t.Errorf("the account of three roots has %d keys", len(keys))
 	}
 }
 
