@@ -23,7 +23,7 @@ FUZZ_SECONDS ?= 10
 
 .DEFAULT_GOAL := help
 .PHONY: help build demo test test-all unit race crash crash-nodes crash-matrix bad-disks fence-rounds end-to-end fuzz bench bench-scale fill lint fmt fmt-check vet vuln \
-	generate check-generated doc-tools $(SERVERS) test-mongodb test-cloud weight tools clean
+	generate check-generated doc-tools $(SERVERS) rgw test-mongodb test-rgw test-cloud weight tools clean
 
 help: ## This list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -101,6 +101,7 @@ fmt-check:
 vet:
 	$(GO) vet ./...
 	$(GO) vet -tags cloud ./engine/...
+	$(GO) vet -tags rgw ./test/e2e
 
 vuln: tools ## Known vulnerabilities that our code can reach
 	@mkdir -p .cache
@@ -148,6 +149,12 @@ test-mongodb: ## The tests of the engine for MongoDB on a real one: MONGODB_URL=
 moto: ## Bring the moto that the tests use in the place of AWS
 	@mkdir -p .cache && touch $(EXCEPTIONS)
 	@scripts/install-moto.sh $(EXCEPTIONS)
+
+rgw: ## Bring the Ceph that test-rgw uses
+	@scripts/install-rgw.sh
+
+test-rgw: rgw ## The policy that ends users of the engine for AWS, on another server that evaluates policies: Ceph's RGW
+	$(GO) test -tags rgw -count=1 -timeout 15m -v -run '^TestRGW' ./test/e2e
 
 # The clouds of which the environment names an account.
 CLOUDS = $(if $(SCAIVAULT_TEST_AWS_ACCESS_KEY_ID),aws) $(if $(SCAIVAULT_TEST_AZURE_TENANT_ID),azure) $(if $(SCAIVAULT_TEST_GCP_PROJECT),gcp)
