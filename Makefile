@@ -163,8 +163,8 @@ test-cloud: ## The engines of clouds on real accounts, which the environment nam
 	@test -n "$(strip $(CLOUDS))" || { echo 'set the variables SCAIVAULT_TEST_AWS_…, _AZURE_… or _GCP_… that docs/engines/aws.md, azure.md and gcp.md name'; exit 1; }
 	$(GO) test -tags cloud -count=1 -timeout 60m -v -run '^TestCloud' $(CLOUDS:%=./engine/%)
 
-weight: build ## How large the program is, and how many modules are in it
-	@printf '%s bytes, %s modules\n' "$$(stat -c %s bin/scaivault)" "$$($(GO) version -m bin/scaivault | grep -c '^	dep')"
+weight: ## How large the program is, and what each engine adds to it
+	@scripts/weight.sh
 
 tools: ## Build the pinned linters
 	@scripts/install-tools.sh
