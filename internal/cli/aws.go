@@ -126,7 +126,7 @@ func keepCredentials(file, of string, c awsCredentials) error {
 		return err
 	}
 	defer os.Remove(next.Name())                       // nothing is there once it was renamed
-	err = json.NewEncoder(next).Encode(keptAWS{c, of}) //nolint:gosec // asked for, and readable by its owner alone
+	err = json.NewEncoder(next).Encode(keptAWS{c, of})
 	if err := errors.Join(err, next.Close()); err != nil {
 		return fmt.Errorf("write %s: %w", file, err)
 	}
