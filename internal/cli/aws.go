@@ -125,7 +125,7 @@ func keepCredentials(file, of string, c awsCredentials) error {
 	if err != nil {
 		return err
 	}
-	defer os.Remove(next.Name())                       // nothing is there once it was renamed
+	defer os.Remove(next.Name()) // nothing is there once it was renamed
 	err = json.NewEncoder(next).Encode(keptAWS{c, of})
 	if err := errors.Join(err, next.Close()); err != nil {
 		return fmt.Errorf("write %s: %w", file, err)
