@@ -23,7 +23,7 @@ FUZZ_SECONDS ?= 10
 
 .DEFAULT_GOAL := help
 .PHONY: help build demo test test-all unit race crash crash-nodes crash-matrix bad-disks fence-rounds end-to-end fuzz bench bench-scale fill lint fmt fmt-check vet vuln \
-	generate check-generated doc-tools $(SERVERS) test-mongodb test-cloud weight tools clean
+	generate check-generated doc-tools $(SERVERS) rgw test-mongodb test-rgw test-cloud weight tools clean
 
 help: ## This list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -101,6 +101,7 @@ fmt-check:
 vet:
 	$(GO) vet ./...
 	$(GO) vet -tags cloud ./engine/...
+	$(GO) vet -tags rgw ./test/e2e
 
 vuln: tools ## Known vulnerabilities that our code can reach
 	@mkdir -p .cache
@@ -149,6 +150,12 @@ moto: ## Bring the moto that the tests use in the place of AWS
 	@mkdir -p .cache && touch $(EXCEPTIONS)
 	@scripts/install-moto.sh $(EXCEPTIONS)
 
+rgw: ## Bring the Ceph that test-rgw uses
+	@scripts/install-rgw.sh
+
+test-rgw: rgw ## The policy that ends users of the engine for AWS, on another server that evaluates policies: Ceph's RGW
+	$(GO) test -tags rgw -count=1 -timeout 15m -v -run '^TestRGW' ./test/e2e
+
 # The clouds of which the environment names an account.
 CLOUDS = $(if $(SCAIVAULT_TEST_AWS_ACCESS_KEY_ID),aws) $(if $(SCAIVAULT_TEST_AZURE_TENANT_ID),azure) $(if $(SCAIVAULT_TEST_GCP_PROJECT),gcp)
 
@@ -156,8 +163,8 @@ test-cloud: ## The engines of clouds on real accounts, which the environment nam
 	@test -n "$(strip $(CLOUDS))" || { echo 'set the variables SCAIVAULT_TEST_AWS_…, _AZURE_… or _GCP_… that docs/engines/aws.md, azure.md and gcp.md name'; exit 1; }
 	$(GO) test -tags cloud -count=1 -timeout 60m -v -run '^TestCloud' $(CLOUDS:%=./engine/%)
 
-weight: build ## How large the program is, and how many modules are in it
-	@printf '%s bytes, %s modules\n' "$$(stat -c %s bin/scaivault)" "$$($(GO) version -m bin/scaivault | grep -c '^	dep')"
+weight: ## How large the program is, and what each engine adds to it
+	@scripts/weight.sh
 
 tools: ## Build the pinned linters
 	@scripts/install-tools.sh

@@ -48,6 +48,10 @@ type Config struct {
 	SecretPaths []string
 	// Endpoint identifies where the root secret is sent: whoever changes it must hold the secret.
 	Endpoint string
+	// RootHome identifies who keeps the root where that is not the source itself: a key of a cloud leads
+	// to several accounts or projects, and a new one leads to all of them. It is equal for engines to
+	// which one root secret stands for one and the same root; empty where that is only so at one source.
+	RootHome string
 	// OperationTimeout bounds one operation at the source; 15s when absent, at most 5m.
 	OperationTimeout time.Duration
 	// ConnectTimeout bounds the making of one connection; 5s when absent.
@@ -93,6 +97,7 @@ type Bounds struct {
 // Options is what an engine is opened with.
 type Options struct {
 	Installation string // id of this installation, in every mark at the source
+	Tenant       string // that the engine and its secrets belong to; a path names one secret within it
 	EngineID     string // eng_…
 	EngineName   string
 	Node         string // this node and its present epoch, in the mark of its connections

@@ -75,7 +75,7 @@ wrap() {
 
 mkdir -p "$cache"
 if [ "$exceptions" != /dev/null ]; then
-	line="AWS itself is not tested, but moto behind a front that emulates dates in policies and what else it lacks (test/awstest says exactly what); make test-cloud tests on a real account"
+	line="AWS itself is not tested, but moto behind a front that emulates dates in policies and what else it lacks (test/awstest says exactly what); make test-rgw tests those dates on a Ceph, make test-cloud everything on a real account"
 	grep -qsxF "$line" "$exceptions" || echo "$line" >>"$exceptions"
 fi
 if [ -n "${SCAIVAULT_TEST_MOTO:-}" ]; then

@@ -65,7 +65,15 @@ func (e *Engine) examine(ctx context.Context, start time.Time, h *engine.Health)
 		return nil
 	}
 	h.MissingGrants = missing
-	return err
+	if err != nil {
+		return err
+	}
+	// AWS knows the path of a user only while it is there: one that is gone is looked up by its name alone.
+	name := e.newName("nobody")
+	if _, err := findUser(ctx, c, name); deniedRoot[code(err)] {
+		h.MissingGrants = append(h.MissingGrants, "allow iam:GetUser on users without a path that are called as "+name+" is, or no revocation is seen to be done")
+	}
+	return nil
 }
 
 // userRights are what the making and ending of users needs.

@@ -81,6 +81,23 @@ func TestThrottling(t *testing.T) {
 	revoke(t, e, c.recipe)
 }
 
+// What root may not do to one user is said of that user: it says nothing of others.
+func TestForbiddenRevocation(t *testing.T) {
+	t.Parallel()
+	a := newAccount(t)
+	e := a.open(t)
+	c := issue(t, e, a.roleOf(t, "iam_user"), time.Hour)
+	a.without(t, "iam:DeleteUser")
+	if _, err := e.Revoke(t.Context(), c.recipe); engine.KindOf(err) != engine.Refused || !strings.Contains(reason(err), "iam:DeleteUser") {
+		t.Errorf("%v", err)
+	}
+	a.without(t)
+	revoke(t, e, c.recipe)
+	if slices.Contains(a.front.Users(t), c.Username) {
+		t.Error("the user is there")
+	}
+}
+
 // Root's keys may only be good for a role that may do the rest.
 func TestRootAssumesARole(t *testing.T) {
 	t.Parallel()
@@ -119,5 +136,16 @@ func TestNothingIsDoneTwice(t *testing.T) {
 			a.front.SetFault(nil)
 			revoke(t, e, p.Recipe)
 		}
+	}
+}
+
+// A root that may not look up what is gone, since the names of its users are not those of the guide, is
+// seen before the first revocation waits for ever.
+func TestCheckOfOtherNames(t *testing.T) {
+	t.Parallel()
+	a := newAccount(t)
+	e := open(t, a.options(map[string]any{"username_template": "app-{{role}}-{{random:11}}"}))
+	if h := e.Check(t.Context()); h.Status != "misconfigured" || !strings.Contains(strings.Join(h.MissingGrants, " "), "app-nobody-") {
+		t.Errorf("%+v", h)
 	}
 }

@@ -49,6 +49,25 @@ func TestConfig(t *testing.T) {
 	}
 }
 
+// A key is one user's, whatever role of another account it leads to; another IAM has other users.
+func TestRootHome(t *testing.T) {
+	t.Parallel()
+	home := func(more string) string {
+		c, err := aws.Type{}.ParseConfig(json.RawMessage(`{"region": "eu-west-1", "root_credentials_path": "x"` + more + `}`))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return c.RootHome
+	}
+	own := home("")
+	if own == "" || own != home(`, "role_arn": "arn:aws:iam::123456789012:role/x"`) {
+		t.Errorf("the root is at %q", own)
+	}
+	if own == home(`, "iam_endpoint": "https://iam.example.com"`) {
+		t.Error("the users of another IAM are the same")
+	}
+}
+
 func parse(document string) (engine.Role, error) {
 	return aws.Type{}.ParseRole(json.RawMessage(document))
 }

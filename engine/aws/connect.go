@@ -149,7 +149,7 @@ func (clockSkew) IsErrorRetryable(err error) sdk.Ternary {
 const signatureLife = 5 * time.Minute
 
 // fence signs requests that make something so that AWS itself refuses them after the deadline of the
-// issue (law L1). AWS takes no request that is signed for a moment more than five minutes ago; so one
+// issue (law L1) or of the renewal (law L4). AWS takes no request that is signed for a moment more than five minutes ago; so one
 // that must be done within ten seconds is signed for four minutes and fifty seconds ago. Whatever
 // keeps it back, frozen machines or slow networks, it is delivered too late to be done. Times are told
 // in whole seconds, AWS's own on its answers, too: it may be refused up to two seconds early.

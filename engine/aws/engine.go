@@ -34,7 +34,9 @@ func (Type) ParseConfig(raw json.RawMessage) (engine.Config, error) {
 	if err != nil {
 		return engine.Config{}, err
 	}
-	return c.Config(c.endpoint(), c.CAPath, c.CertPath), nil
+	known := c.Config(c.endpoint(), c.CAPath, c.CertPath)
+	known.RootHome = typeName + ":" + c.IAMEndpoint // a key is a user's, whatever role the engine uses it for
+	return known, nil
 }
 
 // ParseRole implements engine.Type.
@@ -53,11 +55,13 @@ type Engine struct {
 	log       *slog.Logger
 	connector *connector
 	source    string // its identity
+	account   string // its number
 	issuing   chan struct{}
 
 	mu      sync.Mutex
 	root    keys
 	clients clients // with that root
+	former  keys    // that a rotation replaced and has not deleted yet; empty for none
 	closed  bool
 }
 
@@ -86,6 +90,7 @@ func (Type) Open(ctx context.Context, o engine.Options) (engine.Engine, error) {
 		e.Close()
 		return nil, err
 	}
+	e.account = who.account
 	if e.source = c.SourceID; e.source == "" {
 		e.source = who.source()
 	}

@@ -100,6 +100,28 @@ func sent(attempt string, err error) *engine.Error {
 	return failure(engine.Refused, attempt+": "+operation(err)+" answers "+safeCode(answer.ErrorCode()), err)
 }
 
+// ending is the error of a revocation: what root may not do to one user, by its path or its name, is
+// said of that one, and keeps no other from its end.
+func ending(err error) error {
+	var known *engine.Error
+	if !errors.As(err, &known) || !deniedRoot[code(err)] || assuming(err) {
+		return err
+	}
+	return failure(engine.Refused, known.Reason, known.Err)
+}
+
+// assuming tells whether it is the role of the root that a request failed to get.
+func assuming(err error) bool {
+	var op *smithy.OperationError
+	for errors.As(err, &op) {
+		if op.Operation() == "AssumeRole" {
+			return true
+		}
+		err = op.Err
+	}
+	return false
+}
+
 // asked maps the failure of a request that changes nothing, or nothing that anybody could use: that
 // it may have been executed does not matter.
 func asked(attempt string, err error) *engine.Error {

@@ -62,11 +62,15 @@ func findUser(ctx context.Context, c clients, name string) (*types.User, error) 
 	return out.User, nil
 }
 
-// ours tells whether a user was made by this installation, by the checksum in its name and by its
-// mark, and for the lease of the recipe (law L11).
+// ours tells whether a user was made by this installation, by the checksum in its name, and for the lease
+// of the recipe by the id that AWS gave it, which no other user ever has; where that is not known, by its
+// mark (law L11). So a user that lost its tags dies all the same.
 func (e *Engine) ours(u *types.User, r recipe) bool {
 	if !e.options.Namer.Ours(r.Username) || r.UserID != "" && *u.UserId != r.UserID && r.Source == e.source {
 		return false
+	}
+	if r.LeaseID != "" && r.UserID == *u.UserId && r.Source == e.source { // not one that was read from the list
+		return true
 	}
 	for _, tag := range u.Tags {
 		if tag.Key != nil && *tag.Key == markTag {

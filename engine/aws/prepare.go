@@ -60,6 +60,9 @@ func (e *Engine) PrepareRole(ctx context.Context, _ string, er engine.Role) ([]s
 		}
 	}
 	for _, arn := range r.RoleARNs {
+		if !e.here(arn) && r.EndSessions {
+			return nil, failure(engine.Misconfigured, "end_sessions: "+arn+" is another account's, where root can change no role", nil)
+		}
 		if !e.here(arn) {
 			warnings = append(warnings, "role_arns: "+arn+" is another account's: whether it is there shows when a credential is made")
 			continue
@@ -73,8 +76,7 @@ func (e *Engine) PrepareRole(ctx context.Context, _ string, er engine.Role) ([]s
 
 // here tells whether an ARN is of the engine's account.
 func (e *Engine) here(arn string) bool {
-	_, account, _ := strings.Cut(e.source, ":")
-	return strings.Contains(arn, "::"+account+":")
+	return strings.Contains(arn, "::"+e.account+":")
 }
 
 // roleExists looks a role up by its name, which alone is unique in an account.

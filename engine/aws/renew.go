@@ -31,6 +31,9 @@ func (e *Engine) Renew(ctx context.Context, raw engine.Recipe, until time.Time) 
 	if u == nil || !e.ours(u, r) {
 		return failure(engine.Refused, renewing+": its user is gone", nil)
 	}
+	if deadline, ok := ctx.Deadline(); ok { // a late one must not take the place of what was set after it
+		ctx = withFence(ctx, deadline)
+	}
 	err = putUserPolicy(ctx, c, r.Username, endPolicy, endDocument(until))
 	if gone(err) {
 		return failure(engine.Refused, renewing+": its user is gone", nil)

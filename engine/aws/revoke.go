@@ -33,14 +33,14 @@ func (e *Engine) Revoke(ctx context.Context, raw engine.Recipe) (engine.Outcome,
 	} else {
 		outcome, err = e.endSession(ctx, c, r)
 	}
-	if err == nil {
-		failpoint.Hit(failpoint.R3)
+	if err != nil {
+		return outcome, ending(err)
 	}
-	return outcome, err
+	failpoint.Hit(failpoint.R3)
+	return outcome, nil
 }
 
 func (e *Engine) endUser(ctx context.Context, c clients, r recipe) (engine.Outcome, error) {
-	outcome := engine.Outcome{EffectiveAt: e.everywhere()}
 	u, err := findUser(ctx, c, r.Username)
 	switch {
 	case err != nil:
@@ -48,13 +48,13 @@ func (e *Engine) endUser(ctx context.Context, c clients, r recipe) (engine.Outco
 	case u == nil && r.AccessKeyID == "": // it never had a key, or it was never there
 		return engine.Outcome{}, nil
 	case u == nil: // perhaps since a moment ago: the answer may have been lost
-		return outcome, nil
+		return engine.Outcome{EffectiveAt: e.everywhere()}, nil
 	case !e.ours(u, r):
 		e.log.Warn("a user that bears the name of a credential is not ours: left alone", "username", r.Username)
 		return engine.Outcome{}, nil
 	}
-	outcome.Residue, err = e.removeUser(ctx, c, r.Username)
-	return outcome, err
+	residue, err := e.removeUser(ctx, c, r.Username)
+	return engine.Outcome{Residue: residue, EffectiveAt: e.everywhere()}, err // from when it is done: it may take long
 }
 
 // everywhere is when AWS will have heard of a change that was made now.

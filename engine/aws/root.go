@@ -41,7 +41,13 @@ func (e *Engine) PlanRoot(ctx context.Context) (map[string]statement.Secret, err
 	}
 	out, err := own.iam.CreateAccessKey(failpoint.OnSending(ctx, failpoint.RootSent), &iam.CreateAccessKeyInput{UserName: &name})
 	if err != nil {
-		return nil, sent(rotatingRoot, err)
+		refusal := sent(rotatingRoot, err)
+		if refusal.Kind != engine.Uncertain { // no key was made: the tag must not vouch for one that somebody makes by hand now
+			if _, err := own.iam.UntagUser(ctx, &iam.UntagUserInput{UserName: &name, TagKeys: []string{rotationTag}}); err != nil {
+				e.log.Warn("the tag of a rotation that was refused could not be taken away", "user", name, "error", err)
+			}
+		}
+		return nil, refusal
 	}
 	next, err := readKey(rotatingRoot, out.AccessKey)
 	if err != nil {
@@ -131,9 +137,6 @@ func (e *Engine) SetRoot(ctx context.Context, candidate map[string]statement.Sec
 	if err != nil {
 		return err
 	}
-	e.mu.Lock()
-	former := e.root
-	e.mu.Unlock()
 	theirs := e.connector.as(static(next))
 	who, err := e.prove(ctx, theirs)
 	if err != nil {
@@ -145,14 +148,21 @@ func (e *Engine) SetRoot(ctx context.Context, candidate map[string]statement.Sec
 	}
 	failpoint.Hit(failpoint.RootSet)
 	e.mu.Lock()
+	if e.root.ID != next.ID { // else it was proved before, and the former may be there yet
+		e.former = e.root
+	}
+	former := e.former
 	e.root, e.clients = next, e.connector.root(next)
 	e.mu.Unlock()
 	failpoint.Hit(failpoint.RootProved)
-	if id := former.ID.Reveal(); id != next.ID.Reveal() {
+	if id := former.ID.Reveal(); id != "" && former.ID != next.ID {
 		_, err := theirs.iam.DeleteAccessKey(ctx, &iam.DeleteAccessKeyInput{UserName: &name, AccessKeyId: &id})
 		if err != nil && !gone(err) {
 			return uncertainRoot(sent(rotatingRoot, err))
 		}
+		e.mu.Lock()
+		e.former = keys{}
+		e.mu.Unlock()
 	}
 	_, err = theirs.iam.UntagUser(ctx, &iam.UntagUserInput{UserName: &name, TagKeys: []string{rotationTag}})
 	if err != nil {

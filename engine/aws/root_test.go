@@ -109,3 +109,54 @@ func TestRotationOfASession(t *testing.T) {
 		t.Errorf("%v", err)
 	}
 }
+
+// A rotation that could not delete the former key deletes it when it is repeated, by the same engine too.
+func TestRotationRepeated(t *testing.T) {
+	t.Parallel()
+	a := newAccount(t)
+	e := a.open(t)
+	candidate, err := e.PlanRoot(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	a.front.SetFault(func(action string) awstest.Fault {
+		if action == "DeleteAccessKey" {
+			return awstest.LoseBefore
+		}
+		return awstest.None
+	})
+	if err := e.SetRoot(t.Context(), candidate); engine.KindOf(err) != engine.Uncertain {
+		t.Fatalf("%v", err)
+	}
+	a.front.SetFault(nil)
+	if err := e.SetRoot(t.Context(), candidate); err != nil {
+		t.Fatal(err)
+	}
+	if ids := a.keys(t); !slices.Equal(ids, []string{candidate["access_key_id"].Reveal()}) {
+		t.Errorf("root has the keys %v", ids)
+	}
+}
+
+// A rotation that AWS refused has made no key: the one that somebody then makes by hand is not ScaiVault's.
+func TestRotationRefused(t *testing.T) {
+	t.Parallel()
+	a := newAccount(t)
+	e := a.open(t)
+	a.front.SetFault(func(action string) awstest.Fault {
+		if action == "CreateAccessKey" {
+			return awstest.Conflict
+		}
+		return awstest.None
+	})
+	if _, err := e.PlanRoot(t.Context()); engine.KindOf(err) != engine.Refused {
+		t.Fatalf("%v", err)
+	}
+	a.front.SetFault(nil)
+	made, err := a.front.Admin().CreateAccessKey(t.Context(), &iam.CreateAccessKeyInput{UserName: &a.user})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := e.PlanRoot(t.Context()); engine.KindOf(err) != engine.Refused || !slices.Contains(a.keys(t), *made.AccessKey.AccessKeyId) {
+		t.Errorf("a key that somebody made by hand was deleted: %v", err)
+	}
+}

@@ -99,3 +99,65 @@ func TestSessionLost(t *testing.T) {
 		}
 	}
 }
+
+// A root that may not deny a session anything lets it live to its end, and its lease ends then.
+func TestEndOfASessionWithoutTheRight(t *testing.T) {
+	t.Parallel()
+	a := newAccount(t)
+	e := a.open(t)
+	c := issue(t, e, a.roleOf(t, "assumed_role", map[string]any{"end_sessions": true}), 20*time.Minute)
+	if outcome := revoke(t, e, c.recipe); outcome.EffectiveAt == nil || outcome.EffectiveAt.Sub(c.ExpiresAt).Abs() > 2*time.Second {
+		t.Errorf("it ends at %s, and is said to be dead at %v", c.ExpiresAt, outcome.EffectiveAt)
+	}
+	if outcome := revoke(t, e, endedBefore(t, c.recipe)); outcome.EffectiveAt != nil {
+		t.Errorf("a session that has ended: %+v", outcome)
+	}
+}
+
+// A role of another account is not the one of the same name in root's: that one is left alone.
+func TestEndOfASessionElsewhere(t *testing.T) {
+	t.Parallel()
+	a := newAccount(t, "aws-end-sessions")
+	e := a.open(t)
+	theirs := strings.Replace(a.role, awstest.Account, "999999999999", 1)
+	role := a.roleOf(t, "assumed_role", map[string]any{"end_sessions": true, "role_arns": []string{theirs}})
+	if _, err := e.PrepareRole(t.Context(), "deployer", role); engine.KindOf(err) != engine.Misconfigured || !strings.Contains(err.Error(), theirs) {
+		t.Errorf("%v", err)
+	}
+	p := plan(t, e, role, time.Hour)
+	if outcome := revoke(t, e, p.Recipe); outcome.EffectiveAt == nil {
+		t.Error("a session that cannot be ended is said to be dead")
+	}
+	if a.server.RolePolicy(a.role, "scaivault-"+p.LeaseID) {
+		t.Error("a role of the same name in root's account got a policy")
+	}
+}
+
+// Where AWS asks to slow down, ending a session is tried again.
+func TestEndOfASessionThrottled(t *testing.T) {
+	t.Parallel()
+	a := newAccount(t, "aws-end-sessions")
+	e := a.open(t)
+	c := issue(t, e, a.roleOf(t, "assumed_role", map[string]any{"end_sessions": true}), 20*time.Minute)
+	a.front.SetFault(func(action string) awstest.Fault {
+		if action == "PutRolePolicy" {
+			return awstest.Throttle
+		}
+		return awstest.None
+	})
+	if outcome, err := e.Revoke(t.Context(), c.recipe); engine.KindOf(err) != engine.Busy {
+		t.Errorf("%+v, %v", outcome, err)
+	}
+}
+
+// endedBefore is the recipe of a session as if that had ended by itself.
+func endedBefore(t *testing.T, raw engine.Recipe) engine.Recipe {
+	t.Helper()
+	var recipe map[string]any
+	if err := json.Unmarshal(raw, &recipe); err != nil {
+		t.Fatal(err)
+	}
+	recipe["ends"] = time.Now().Add(-time.Second)
+	raw, _ = json.Marshal(recipe) //nolint:errchkjson // decoded from JSON
+	return raw
+}

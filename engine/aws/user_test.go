@@ -5,6 +5,7 @@ import (
 	"errors"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -250,5 +251,53 @@ func TestForeignMark(t *testing.T) {
 		if !slices.Contains(a.front.Users(t), p.Username) {
 			t.Errorf("mark %q: the user was removed", mark)
 		}
+	}
+}
+
+// A key is dead everywhere some time after it was deleted, not after somebody began to: IAM may be slow.
+func TestSlowRevocation(t *testing.T) {
+	t.Parallel()
+	a := newAccount(t)
+	e := a.open(t)
+	c := issue(t, e, a.roleOf(t, "iam_user"), time.Hour)
+	var at atomic.Int64
+	a.front.SetFault(func(action string) awstest.Fault {
+		if action == "DeleteAccessKey" {
+			time.Sleep(2 * time.Second)
+			at.Store(time.Now().UnixNano())
+		}
+		return awstest.None
+	})
+	outcome := revoke(t, e, c.recipe)
+	if deleted := time.Unix(0, at.Load()); outcome.EffectiveAt == nil || outcome.EffectiveAt.Before(deleted) {
+		t.Errorf("a key that was deleted at %s is said to be dead everywhere at %v", deleted, outcome.EffectiveAt)
+	}
+}
+
+// A credential whose user has lost its tags, to a policy about tags or to its holder, is revoked: AWS told
+// its id when it was made. One that was only found in the list is not.
+func TestUntaggedUser(t *testing.T) {
+	t.Parallel()
+	a := newAccount(t)
+	e := a.open(t)
+	c := issue(t, e, a.roleOf(t, "iam_user"), time.Hour)
+	if _, err := a.front.Admin().UntagUser(t.Context(), &iam.UntagUserInput{UserName: &c.Username, TagKeys: []string{"scaivault:mark"}}); err != nil {
+		t.Fatal(err)
+	}
+	listed, err := e.List(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, l := range listed {
+		if l.Username == c.Username {
+			revoke(t, e, l.Recipe)
+		}
+	}
+	if !slices.Contains(a.front.Users(t), c.Username) {
+		t.Error("a user without a mark was removed by its name alone")
+	}
+	revoke(t, e, c.recipe)
+	if slices.Contains(a.front.Users(t), c.Username) {
+		t.Error("a credential is said to be dead, and its user is there")
 	}
 }

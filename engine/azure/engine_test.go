@@ -358,6 +358,47 @@ func TestRightsOfOthers(t *testing.T) {
 	s.spotless(t, before)
 }
 
+// Root has its role at two resource groups only, and loses it at one: what it may not take there keeps
+// that one lease, and no other.
+func TestForbiddenAtOneScope(t *testing.T) {
+	t.Parallel()
+	s := newSource(t)
+	rights := guide(t, s.Scope())
+	one, two := s.Scope()+"/resourceGroups/one", s.Scope()+"/resourceGroups/two"
+	rights.Roles = map[string]string{one: rights.Roles[s.Scope()], two: rights.Roles[s.Scope()]}
+	s.root = s.NewRoot(t, rights)
+	e := s.open(t, nil)
+	before := s.Left()
+	recipes := map[string]engine.Recipe{}
+	for _, scope := range []string{one, two} {
+		_, recipes[scope] = issue(t, e, parseRole(t, `{"azure_roles": [{"role_name": "Reader", "scope": "`+scope+`"}]}`))
+	}
+	s.Withdraw(one, s.root.PrincipalID)
+	before.Assignments--
+	if _, err := e.Revoke(t.Context(), recipes[one]); engine.KindOf(err) != engine.Refused || !strings.Contains(err.Error(), one) {
+		t.Errorf("where root may not: %v", err)
+	}
+	revoke(t, e, recipes[two])
+	s.Assign(t, one, "Role Based Access Control Administrator", s.root.PrincipalID)
+	before.Assignments++
+	revoke(t, e, recipes[one])
+	s.spotless(t, before)
+}
+
+// What a list shows of others, though it was asked for ours only, is left to them.
+func TestListOfOthers(t *testing.T) {
+	t.Parallel()
+	s := newSource(t)
+	e := s.open(t, nil)
+	before := s.Left()
+	_, recipe := issue(t, e, s.reader(t))
+	s.IgnoreFilter()
+	if o := revoke(t, e, recipe); o.Residue != "" {
+		t.Errorf("a residue: %s", o.Residue)
+	}
+	s.spotless(t, before)
+}
+
 // A token is sent to nobody else: neither where a redirect leads nor where a list goes on.
 func TestNothingLeadsElsewhere(t *testing.T) {
 	t.Parallel()
@@ -434,5 +475,24 @@ func TestListFindsPasswords(t *testing.T) {
 	}
 	if !slices.Contains(s.Names(), "somebody's") {
 		t.Error("somebody's application was deleted")
+	}
+}
+
+// A credential whose application was called otherwise by somebody, or lost its tags, is revoked: Microsoft
+// told its id when it was made.
+func TestRenamed(t *testing.T) {
+	t.Parallel()
+	s := newSource(t)
+	e := s.open(t, nil)
+	for _, name := range []string{"somebody's", ""} {
+		p, r := issue(t, e, s.reader(t))
+		if name == "" {
+			name = p.Username // only the tags are gone
+		}
+		s.Rename(p.Data["client_id"].Reveal(), name)
+		revoke(t, e, r)
+		if err := s.login(t, p); err == nil {
+			t.Errorf("a credential is said to be dead, and logs in as %s", name)
+		}
 	}
 }

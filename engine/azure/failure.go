@@ -134,6 +134,23 @@ func mapped(attempt string, err error) *engine.Error {
 	return failure(engine.Refused, attempt+": "+said, err)
 }
 
+// forbidden tells whether a service says that root may not do it.
+func forbidden(err error) bool {
+	var a *answer
+	return errors.As(err, &a) && a.status == http.StatusForbidden
+}
+
+// ending is mapped for a revocation: what root may not do at one scope, or to one object, is said of that
+// credential, and keeps no other from its end.
+func ending(err error) *engine.Error {
+	known := mapped(revoking, err)
+	var a *answer
+	if known.Kind == engine.Misconfigured && forbidden(err) && errors.As(err, &a) && (a.q.to == arm || a.q.method != http.MethodGet) {
+		return failure(engine.Refused, known.Reason, err)
+	}
+	return known
+}
+
 // asked is mapped for what changes nothing: that it may have been done does not matter.
 func asked(attempt string, err error) *engine.Error {
 	known := mapped(attempt, err)

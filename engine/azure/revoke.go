@@ -34,7 +34,7 @@ func (e *Engine) Revoke(ctx context.Context, raw engine.Recipe) (engine.Outcome,
 	}
 	outcome, err := kill(ctx, r)
 	if err != nil {
-		return engine.Outcome{}, mapped(revoking, err)
+		return engine.Outcome{}, ending(err)
 	}
 	failpoint.Hit(failpoint.R3)
 	return outcome, nil
@@ -103,7 +103,8 @@ func (e *Engine) dismantleFound(ctx context.Context, r recipe, made []applicatio
 }
 
 // find looks for the applications of a credential: by id where that is known, and by name, since the
-// answer that told the id may have been lost. Only those that are ours are told.
+// answer that told the id may have been lost. Only those that are ours are told: the one whose id Microsoft
+// told when it was made, whatever it is called since, and those that bear our mark.
 func (e *Engine) find(ctx context.Context, r recipe) ([]application, error) {
 	found, err := e.client.applicationsNamed(ctx, r.Username)
 	if err != nil {
@@ -118,6 +119,9 @@ func (e *Engine) find(ctx context.Context, r recipe) ([]application, error) {
 		}
 	}
 	return slices.DeleteFunc(found, func(a application) bool {
+		if a.ID == r.Application && r.LeaseID != "" { // not one that was read from the list
+			return false
+		}
 		if foreign := !e.ours(a); foreign {
 			e.log.Warn("an application that bears the name of a credential is not ours: left alone", "name", r.Username, "object_id", a.ID)
 			return true
@@ -210,12 +214,15 @@ func (e *Engine) strip(ctx context.Context, r recipe, principal string) (residue
 	delete(subscriptions, "")
 	for _, subscription := range slices.Sorted(maps.Keys(subscriptions)) {
 		left, err := e.client.assignmentsOf(ctx, subscription, principal, false)
-		if err != nil && !notFound(err) { // a subscription that is gone has none
+		if err != nil && !notFound(err) && !forbidden(err) { // one that is gone has none; root may look at those scopes only where it gives roles
 			return nil, err
 		}
 		for _, a := range left {
+			if !strings.EqualFold(a.Properties.PrincipalID, principal) { // the filter was not heard: it is somebody else's
+				continue
+			}
 			err := e.client.unassign(ctx, a.ID)
-			if engine.KindOf(mapped(revoking, err)) == engine.Misconfigured {
+			if forbidden(err) {
 				residue = append(residue, "a role that somebody else gave it, and root may not take: az role assignment delete --ids "+a.ID)
 			} else if err != nil {
 				return nil, err

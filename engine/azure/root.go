@@ -15,8 +15,9 @@ import (
 const rotatingRoot = "rotate the root credentials"
 
 // PlanRoot implements engine.RootRotator. Microsoft makes the password: one more for the root's own
-// application, beside the present one. It is called after the password that it shall replace, so that
-// one which a crash lost is found by the next PlanRoot, and ended.
+// application, beside the present one. It is signed for this root secret, so that the next
+// PlanRoot ends whatever a rotation of it has left: what a crash lost, and what nobody wants since somebody
+// wrote another root by hand.
 func (e *Engine) PlanRoot(ctx context.Context) (map[string]statement.Secret, error) {
 	ctx, cancel := e.operation(ctx)
 	defer cancel()
@@ -40,7 +41,7 @@ func (e *Engine) planRoot(ctx context.Context) (map[string]statement.Secret, err
 	if err != nil {
 		return nil, err
 	}
-	if err := e.endRoots(ctx, own, func(p password) bool { return p.DisplayName == e.rootMark(key) && p.Key != key }); err != nil {
+	if err := e.endRoots(ctx, own, func(p password) bool { return e.madeForRoot(p) && p.Key != key }); err != nil {
 		return nil, err
 	}
 	made, err := e.client.addPassword(ctx, own.ID, e.rootMark(key), nil)
@@ -85,7 +86,7 @@ func (e *Engine) SetRoot(ctx context.Context, candidate map[string]statement.Sec
 	own, err := e.ownApplication(ctx, next)
 	if err == nil {
 		err = e.endRoots(failpoint.OnSending(ctx, failpoint.RootSent), own, func(p password) bool {
-			return p.Key == next.former || p.DisplayName == e.rootMark(next.former) && p.Key != next.key
+			return p.Key == next.former || e.madeForRoot(p) && p.Key != next.key
 		})
 	}
 	if err != nil {
@@ -143,9 +144,20 @@ func (r root) keyIn(own application) (string, error) {
 	return keys[0], nil
 }
 
-// rootMark is how a password is called that was made to replace another one of the root.
+const rootPrefix = "ScaiVault root after "
+
+// rootMark is how a password is called that was made to replace another one of the root. It is signed for
+// the root secret: an application may be the root of several, each with a password of its own, and a
+// rotation of one must not end the others'.
 func (e *Engine) rootMark(key string) string {
-	return "ScaiVault root after " + key + " (" + signature(e.options.Namer, "root:"+key) + ")"
+	return rootPrefix + key + " (" + signature(e.options.Namer, "root:"+e.options.Tenant+":"+e.config.RootCredentialsPath+":"+key) + ")"
+}
+
+// madeForRoot tells whether a rotation of this root secret made a password.
+func (e *Engine) madeForRoot(p password) bool {
+	rest, marked := strings.CutPrefix(p.DisplayName, rootPrefix)
+	key, _, _ := strings.Cut(rest, " (")
+	return marked && p.DisplayName == e.rootMark(key)
 }
 
 // endRoots ends passwords of the root's own application, and sees them gone.

@@ -105,3 +105,33 @@ func TestRootKeyUnknown(t *testing.T) {
 		t.Errorf("a key_id that is none: %v", err)
 	}
 }
+
+// A rotation was cut off, and somebody wrote another root by hand: the next rotation ends the password
+// that was made and is in no root secret. That of another root secret of the same application lives.
+func TestRootWrittenByHand(t *testing.T) {
+	t.Parallel()
+	s := newSource(t)
+	o := s.options(nil)
+	byHand := s.AddPassword(s.root.ObjectID)
+	others := map[string]engine.Options{"path": s.options(map[string]any{"root_credentials_path": "infra/other"}), "tenant": s.options(nil)}
+	tenant := others["tenant"]
+	tenant.Tenant = "tnt_other"
+	others["tenant"] = tenant
+	for name, other := range others {
+		other.Root["client_secret"] = statement.Secret(s.AddPassword(s.root.ObjectID))
+		other.Root = rotate(t, open(t, other))
+		others[name] = other
+	}
+	if _, err := open(t, o).PlanRoot(t.Context()); err != nil { // and lost
+		t.Fatal(err)
+	}
+	before := s.Left().Passwords
+	o.Root["client_secret"] = statement.Secret(byHand)
+	rotate(t, open(t, o))
+	if after := s.Left().Passwords; after != before-1 { // the lost one
+		t.Errorf("there were %d passwords, now there are %d", before, after)
+	}
+	for _, other := range others {
+		open(t, other)
+	}
+}

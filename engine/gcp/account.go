@@ -59,7 +59,17 @@ func nameIn(email string) string {
 	return name
 }
 
-// ours tells whether an account was made by this installation.
+// madeFor tells whether an account is the one that a lease's credential has: by the number that Google told
+// when it was made, which no other account ever has; where that is not known, by its mark. So one whose
+// description was changed dies all the same.
+func (e *Engine) madeFor(a serviceAccount, r recipe) bool {
+	if r.AccountID != "" && a.UniqueID != r.AccountID || !e.options.Namer.Ours(nameIn(a.Email)) {
+		return false
+	}
+	return r.AccountID != "" && r.LeaseID != "" || e.ours(a) // not one that was read from the list
+}
+
+// ours tells whether an account was made by this installation, by its name and its mark.
 func (e *Engine) ours(a serviceAccount) bool {
 	id := nameIn(a.Email)
 	mark, marked := strings.CutPrefix(a.Description, markPrefix)

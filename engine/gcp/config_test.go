@@ -50,6 +50,25 @@ func TestEndpointIsShown(t *testing.T) {
 	}
 }
 
+// A key is one account's, whatever project it leads to; another IAM has other accounts.
+func TestRootHome(t *testing.T) {
+	t.Parallel()
+	home := func(project, more string) string {
+		c, err := gcp.Type{}.ParseConfig(json.RawMessage(`{"project": "` + project + `", "root_credentials_path": "r"` + more + `}`))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return c.RootHome
+	}
+	own := home("my-project-123", "")
+	if own == "" || own != home("another-project-4", "") {
+		t.Errorf("the root is at %q", own)
+	}
+	if own == home("my-project-123", `, "endpoints": {"iam": "https://elsewhere.example"}`) {
+		t.Error("the accounts of another IAM are the same")
+	}
+}
+
 // The grammar of an endpoint: nothing passes that two readers could understand in two ways.
 func TestEndpoints(t *testing.T) {
 	t.Parallel()

@@ -40,7 +40,9 @@ func (Type) ParseConfig(raw json.RawMessage) (engine.Config, error) {
 	if err != nil {
 		return engine.Config{}, err
 	}
-	return c.Config(c.endpoint(), c.CAPath, c.CertPath), nil
+	known := c.Config(c.endpoint(), c.CAPath, c.CertPath)
+	known.RootHome = typeName + ":" + c.Endpoints.IAM // a key is an account's, whatever project the engine uses it for
+	return known, nil
 }
 
 // ParseRole implements engine.Type.
@@ -64,6 +66,7 @@ type Engine struct {
 
 	mu       sync.Mutex
 	closed   bool
+	replaced *root                    // by a rotation that has not ended it yet; nil for none
 	policies map[string]chan struct{} // by resource: held by who changes its policy
 	needs    map[string]need          // by resource: what roles need there
 }

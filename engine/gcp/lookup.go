@@ -41,7 +41,7 @@ func (e *Engine) lookUpOwn(ctx context.Context, r recipe) (engine.Presence, erro
 	switch {
 	case err != nil || !found:
 		return engine.Presence{}, err
-	case !e.ours(there) || r.AccountID != "" && there.UniqueID != r.AccountID:
+	case !e.madeFor(there, r):
 		return engine.Presence{State: engine.Foreign}, nil
 	case r.Kind == tokenCredential && e.living(r):
 		return engine.Presence{State: engine.Usable, Recipe: r.encode()}, nil

@@ -84,6 +84,12 @@ func (p policy) entries() (all []entry, err error) {
 	return all, err
 }
 
+// versioned tells whether a write of the policy fails where somebody else has written it since.
+func (p policy) versioned() bool {
+	var etag string
+	return json.Unmarshal(p["etag"], &etag) == nil && etag != ""
+}
+
 func (p policy) setEntries(all []entry) {
 	p["bindings"] = encoded(all)
 	p["version"] = encoded(policyVersion)
@@ -146,6 +152,9 @@ func (e *Engine) tryPolicy(ctx context.Context, attempt string, r resource, lane
 	changed, differs := change(all)
 	if !differs {
 		return nil
+	}
+	if !p.versioned() { // Google would write over whatever others have written since
+		return failure(engine.Refused, attempt+": the policy of "+r.name+" was read without an etag, so it cannot be changed safely", nil)
 	}
 	p.setEntries(changed)
 	set := post(attempt, e.policyURL(r, "setIamPolicy"), map[string]any{"policy": p}, nil)

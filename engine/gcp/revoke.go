@@ -87,7 +87,8 @@ func (e *Engine) endKey(ctx context.Context, r recipe) error {
 }
 
 // plannedKey is the key of a credential; nil where there is none. One that was made is known by its
-// id, too; a stranger has that and another public key.
+// id, too, which Google gave for it; only one whose certificate is shown and has another public key is a
+// stranger's.
 func (e *Engine) plannedKey(ctx context.Context, attempt string, r recipe) (there *accountKey, stranger bool, err error) {
 	switch {
 	case r.KeyID == "" && r.PublicKey == "":
@@ -100,7 +101,7 @@ func (e *Engine) plannedKey(ctx context.Context, attempt string, r recipe) (ther
 	if err != nil || !found {
 		return nil, false, err
 	}
-	if cert := k.certificate(); r.PublicKey != "" && (cert == nil || fingerprint(cert.PublicKey) != r.PublicKey) {
+	if cert := k.certificate(); r.PublicKey != "" && cert != nil && fingerprint(cert.PublicKey) != r.PublicKey {
 		return nil, true, nil
 	}
 	return &k, false, nil
@@ -114,7 +115,7 @@ func (e *Engine) dismantle(ctx context.Context, r recipe) (residue string, err e
 	if err != nil {
 		return "", err
 	}
-	if found && (!e.ours(there) || r.AccountID != "" && there.UniqueID != r.AccountID) {
+	if found && !e.madeFor(there, r) {
 		return "", nil // a stranger's, that bears the name
 	}
 	if r.KeyID != "" {

@@ -130,6 +130,23 @@ func TestDeletedByOthers(t *testing.T) {
 	}
 }
 
+// A key is known by the id that Google gave for it, where its certificate is not shown, too.
+func TestKeyWithoutACertificate(t *testing.T) {
+	t.Parallel()
+	s := newSource(t)
+	e := s.open(t, nil)
+	p, r := issue(t, e, keyOfAnAccount)
+	email, id, _ := s.find(p.Username)
+	s.HideCertificate(email, id)
+	if found, err := e.Lookup(t.Context(), r); err != nil || found.State != engine.Usable {
+		t.Errorf("it is looked up as %d, %v", found.State, err)
+	}
+	revoke(t, e, r)
+	if s.exists(p.Username) {
+		t.Error("the key is there")
+	}
+}
+
 // A permission that is refused is no proof of death.
 func TestForbiddenIsNotGone(t *testing.T) {
 	t.Parallel()
@@ -243,5 +260,27 @@ func TestEndedBeforeItIsSeen(t *testing.T) {
 	}
 	if after := s.state(); after != before {
 		t.Errorf("an account that was not seen is left when its bindings were refused:\n%s", after)
+	}
+}
+
+// A credential whose account was described anew by somebody is revoked: Google told its number when it was
+// made. One that was only found in the list is not.
+func TestDescribedAnew(t *testing.T) {
+	t.Parallel()
+	s := newSource(t)
+	e := s.open(t, nil)
+	p, r := issue(t, e, keyOfItsOwn)
+	listed, err := e.List(t.Context())
+	if err != nil || len(listed) != 1 {
+		t.Fatal(listed, err)
+	}
+	s.Describe(p.Data["service_account_email"].Reveal(), "do not delete")
+	revoke(t, e, listed[0].Recipe)
+	if !s.exists(p.Username) {
+		t.Error("an account without a mark was removed by its name alone")
+	}
+	revoke(t, e, r)
+	if s.exists(p.Username) {
+		t.Error("a credential is said to be dead, and its account is there")
 	}
 }

@@ -2,7 +2,9 @@ package gcp
 
 import (
 	"context"
+	"crypto/sha256"
 	"crypto/x509"
+	"encoding/hex"
 	"maps"
 
 	"golang.org/x/oauth2"
@@ -14,9 +16,17 @@ import (
 
 const (
 	rotating = "rotate the root credentials"
-	// rootName is in the certificates of root keys that we made.
-	rootName = "scaivault-root"
+	// rootPrefix begins the name in the certificates of root keys that we made.
+	rootPrefix = "scaivault-root-"
 )
+
+// rootName is in the certificates of the keys that rotations of one root secret made. An account may be
+// the root of several engines, of several tenants, each with a secret and thus a key of its own: a rotation
+// of one must not end the others'.
+func (e *Engine) rootName() string {
+	sum := sha256.Sum256([]byte(e.options.Tenant + ":" + e.config.RootCredentialsPath))
+	return rootPrefix + hex.EncodeToString(sum[:8])
+}
 
 // PlanRoot implements engine.RootRotator. The pair is ours, so that the candidate is whole before
 // Google knows of it; the account stays.
@@ -61,11 +71,24 @@ func (e *Engine) SetRoot(ctx context.Context, candidate map[string]statement.Sec
 	if err != nil {
 		return plain(err)
 	}
+	e.mu.Lock()
+	if e.replaced == nil || current.key.PrivateKey != next.key.PrivateKey { // else it was proved before, and the former is there yet
+		e.replaced = current
+	}
+	former := e.replaced
+	e.mu.Unlock()
 	e.tokens.use(next, token)
 	failpoint.Hit(failpoint.RootProved)
-	if err := e.retire(ctx, current, next); err != nil {
-		return plain(err)
+	if err := e.retire(ctx, former, next); err != nil {
+		known := *plain(err)
+		if known.Kind == engine.Refused { // the candidate works, and the former may not: it must not be forgotten
+			known.Kind = engine.Uncertain
+		}
+		return &known
 	}
+	e.mu.Lock()
+	e.replaced = nil
+	e.mu.Unlock()
 	return nil
 }
 
@@ -83,7 +106,7 @@ func (e *Engine) uploadRoot(ctx context.Context, next *root) error {
 	if len(all) >= maxKeys {
 		return refused("%s: the account %s has %d keys, which is all that Google allows: delete those that nobody uses", rotating, of.email, len(all))
 	}
-	certificate, err := e.certify(next.pair, rootName, forever)
+	certificate, err := e.certify(next.pair, e.rootName(), forever)
 	if err != nil {
 		return refused("%s: the certificate cannot be made", rotating)
 	}
@@ -109,7 +132,7 @@ func (e *Engine) retire(ctx context.Context, former, next *root) error {
 	var spent []string
 	err := e.eachUploaded(ctx, rotating, of, func(k accountKey, cert *x509.Certificate) {
 		public := fingerprint(cert.PublicKey)
-		if public != kept && (public == old || cert.Subject.CommonName == rootName && e.marked(cert)) {
+		if public != kept && (public == old || cert.Subject.CommonName == e.rootName() && e.marked(cert)) {
 			spent = append(spent, k.id())
 		}
 	})

@@ -150,3 +150,68 @@ func TestRootRotationRefuses(t *testing.T) {
 		t.Errorf("health: %+v", h)
 	}
 }
+
+// An account may be the root of several engines, each with a key of its own in a secret of its own: the
+// rotation of one leaves the others' alone.
+func TestRootRotationBesideAnotherRoot(t *testing.T) {
+	t.Parallel()
+	s := newSource(t)
+	rotated := func(o engine.Options) engine.Options {
+		e := open(t, o)
+		candidate, err := e.PlanRoot(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := e.SetRoot(t.Context(), candidate); err != nil {
+			t.Fatal(err)
+		}
+		o.Root = candidate
+		return o
+	}
+	theirs := s.options(map[string]any{"root_credentials_path": "infra/other"})
+	theirs.Root = map[string]statement.Secret{"credentials": statement.Secret(s.AddKey(s.email))}
+	theirs = rotated(theirs)
+	tenants := s.options(nil)
+	tenants.Tenant = "tnt_other"
+	tenants.Root = map[string]statement.Secret{"credentials": statement.Secret(s.AddKey(s.email))}
+	tenants = rotated(tenants)
+	ours := rotated(s.options(nil))
+	for _, o := range []engine.Options{theirs, tenants, ours} {
+		e, err := gcp.Type{}.Open(t.Context(), o)
+		if err != nil {
+			t.Fatalf("a root was ended by the rotation of another one: %v", err)
+		}
+		e.Close()
+	}
+	if keys := s.rootKeys(); len(keys) != 3 {
+		t.Errorf("the account of three roots has %d keys", len(keys))
+	}
+}
+
+// Once the candidate works and the former root may be gone the candidate is never forgotten, whatever
+// Google answers; and the same engine ends the former when it is asked again.
+func TestRootRotationIsNotForgotten(t *testing.T) {
+	t.Parallel()
+	s := newSource(t)
+	e := s.open(t, nil)
+	candidate, err := e.PlanRoot(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.SetFault(func(q gcptest.Request) gcptest.Fault {
+		if q.Method == "iam.projects.serviceAccounts.keys.delete" {
+			return gcptest.Fault{Status: http.StatusForbidden, Reason: "PERMISSION_DENIED"}
+		}
+		return gcptest.Fault{}
+	})
+	if err := e.SetRoot(t.Context(), candidate); engine.KindOf(err) != engine.Uncertain {
+		t.Errorf("the former was not deleted: kind %d, %v", engine.KindOf(err), err)
+	}
+	s.SetFault(nil)
+	if err := e.SetRoot(t.Context(), candidate); err != nil {
+		t.Fatal(err)
+	}
+	if keys := s.rootKeys(); len(keys) != 1 {
+		t.Errorf("the root has %d keys", len(keys))
+	}
+}

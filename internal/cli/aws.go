@@ -27,6 +27,13 @@ type awsCredentials struct {
 	Expiration      time.Time `json:"Expiration"`
 }
 
+// keptAWS is a credential in a file. Of tells what it is a credential of, so that a file which two
+// profiles name gives none of them the other's.
+type keptAWS struct {
+	awsCredentials
+	Of string `json:"Of"`
+}
+
 func (a *app) awsCommand() *cobra.Command {
 	return group("aws", "credentials for the AWS CLI and the SDKs", a.awsProcess())
 }
@@ -35,16 +42,21 @@ func (a *app) awsProcess() *cobra.Command {
 	var ttl, cache string
 	cmd := a.local("credential-process ENGINE/ROLE", "print a credential as the AWS CLI's credential_process", 1,
 		func(ctx context.Context, args []string) error {
-			c, err := a.client()
+			s, err := a.resolve()
 			if err != nil {
 				return err
 			}
-			credentials, kept := keptCredentials(cache)
+			c, err := a.connect(s)
+			if err != nil {
+				return err
+			}
+			of := strings.Join([]string{s.URL, s.Tenant, args[0]}, " ")
+			credentials, kept := keptCredentials(cache, of)
 			if !kept {
 				if credentials, err = a.newCredentials(ctx, c, args[0], ttl); err != nil {
 					return err
 				}
-				if err := keepCredentials(cache, credentials); err != nil {
+				if err := keepCredentials(cache, of, credentials); err != nil {
 					a.say("keep the credential: %v", err)
 				}
 			}
@@ -89,21 +101,23 @@ func (a *app) newCredentials(ctx context.Context, c *client.Client, creds, ttl s
 	return awsCredentials{1, fields["access_key_id"], fields["secret_access_key"], fields["session_token"], lease.Expires().UTC().Truncate(time.Second)}, nil
 }
 
-// keptCredentials are those of a file, if they live long enough. What is wrong with the file is no
+// keptCredentials are those of a file, if they are of what is asked for and live long enough. What is wrong with the file is no
 // obstacle: it is written anew.
-func keptCredentials(file string) (c awsCredentials, ok bool) {
+func keptCredentials(file, of string) (c awsCredentials, ok bool) {
 	if file == "" {
 		return c, false
 	}
+	var kept keptAWS
 	raw, err := os.ReadFile(file)
-	if err != nil || json.Unmarshal(raw, &c) != nil {
+	if err != nil || json.Unmarshal(raw, &kept) != nil {
 		return c, false
 	}
-	return c, c.Version == 1 && c.AccessKeyID != "" && time.Until(c.Expiration) > awsSpare
+	c = kept.awsCredentials
+	return c, kept.Of == of && c.Version == 1 && c.AccessKeyID != "" && time.Until(c.Expiration) > awsSpare
 }
 
 // keepCredentials writes the file whole or not at all, readable by its owner alone.
-func keepCredentials(file string, c awsCredentials) error {
+func keepCredentials(file, of string, c awsCredentials) error {
 	if file == "" {
 		return nil
 	}
@@ -111,8 +125,8 @@ func keepCredentials(file string, c awsCredentials) error {
 	if err != nil {
 		return err
 	}
-	defer os.Remove(next.Name())          // nothing is there once it was renamed
-	err = json.NewEncoder(next).Encode(c) //nolint:gosec // asked for, and readable by its owner alone
+	defer os.Remove(next.Name()) // nothing is there once it was renamed
+	err = json.NewEncoder(next).Encode(keptAWS{c, of})
 	if err := errors.Join(err, next.Close()); err != nil {
 		return fmt.Errorf("write %s: %w", file, err)
 	}

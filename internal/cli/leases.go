@@ -37,7 +37,7 @@ func (a *app) credsCommand() *cobra.Command {
 				}
 				t.field("lease", cred.LeaseID)
 				t.field("expires", cred.ExpiresAt)
-				t.field("renewable until", cred.MaxExpiresAt)
+				t.renewable(cred.Renewable, cred.MaxExpiresAt)
 			})
 		})
 	cmd.Long = `Make a credential and print it: this once, nothing can show it again. Give it back
@@ -218,7 +218,7 @@ func (a *app) showLease(l api.Lease) error {
 		t.field("status", string(l.Status))
 		t.field("issued", l.IssuedAt)
 		t.field("expires", l.ExpiresAt)
-		t.field("renewable until", l.MaxExpiresAt)
+		t.renewable(l.Renewable, l.MaxExpiresAt)
 		t.field("renewed", l.RenewedAt)
 		t.field("revoked", l.RevokedAt)
 		if r := l.Revocation; r != nil {
@@ -246,4 +246,11 @@ func (a *app) showRevoked(r api.RevokeResult) error {
 			t.field("pending lease", id)
 		}
 	})
+}
+
+// renewable tells until when a credential can be made to live; of one whose end cannot be moved, nothing.
+func (t *table) renewable(can bool, until time.Time) {
+	if can {
+		t.field("renewable until", until)
+	}
 }

@@ -201,8 +201,9 @@ func TestSSHHostVerify(t *testing.T) {
 	good := func(w http.ResponseWriter, r *http.Request) {
 		body := new(bytes.Buffer)
 		_, _ = body.ReadFrom(r.Body)
-		const want = `{"otp":"otp-7hX2","username":"deploy","ip":"192.0.2.10"}`
-		if r.URL.Path != "/v1/dynamic/engines/otp/ssh/verify" || r.Header.Get("Authorization") != "Bearer skt_of-the-host" || body.String() != want {
+		const want = `{"otp":"otp-7hX2","username":"deploy","ip":"192.0.2.10","client_ip":"198.51.100.7"}`
+		const unknown = `{"otp":"otp-7hX2","username":"deploy","ip":"192.0.2.10"}` // where sshd looked up a name
+		if got := body.String(); r.URL.Path != "/v1/dynamic/engines/otp/ssh/verify" || r.Header.Get("Authorization") != "Bearer skt_of-the-host" || got != want && got != unknown {
 			w.WriteHeader(http.StatusForbidden)
 			return
 		}
@@ -224,6 +225,8 @@ func TestSSHHostVerify(t *testing.T) {
 		{name: "without a NUL", h: good, in: "otp-7hX2", ok: true},
 		{name: "an address of its own", h: good, in: "otp-7hX2\x00", environ: with("SSH_CONNECTION=x"), flags: []string{"--address", "192.0.2.10"}, ok: true},
 		{name: "mapped", h: good, in: "otp-7hX2\x00", environ: with("SSH_CONNECTION=::1 1 ::ffff:192.0.2.10 22"), ok: true},
+		{name: "a client with a name", h: good, in: "otp-7hX2\x00", environ: with("PAM_RHOST=laptop.example.com"), ok: true},
+		{name: "another client", h: good, in: "otp-7hX2\x00", environ: with("PAM_RHOST=198.51.100.8")},
 		{name: "another address", h: good, in: "otp-7hX2\x00", flags: []string{"--address", "192.0.2.11"}},
 		{name: "another user", h: good, in: "otp-7hX2\x00", environ: with("PAM_USER=root")},
 		{name: "no user", h: good, in: "otp-7hX2\x00", environ: with("PAM_USER=")},

@@ -161,7 +161,8 @@ func (m *Manager) lookLate(ctx context.Context, h *source.Handle, e *source.Engi
 		found, err := h.Lookup(bounded, l.Recipe)
 		var left engine.Outcome
 		alive := err == nil && (found.State == engine.Usable || found.State == engine.Unusable)
-		if alive {
+		elsewhere := err == nil && found.State == engine.Absent && l.Revocation.Residue != "" // such as in a policy
+		if alive || elsewhere {
 			recipe := l.Recipe
 			if found.Recipe != nil {
 				recipe = found.Recipe

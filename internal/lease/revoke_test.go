@@ -249,6 +249,64 @@ func TestUndelivered(t *testing.T) {
 	})
 }
 
+// What is left elsewhere than in the account, which is gone, is a residue until it is gone, too.
+func TestResidueElsewhere(t *testing.T) {
+	inWorld(t, func(w *world) {
+		app := w.caller("app")
+		made := w.issue(app, "one", "app")
+		name := made.Data["username"]
+		w.one.Change(name, func(a *leasetest.Account) { a.Stuck, a.Named = true, true })
+		_, err := w.leases.Revoke(context.Background(), app, made.LeaseID, time.Minute)
+		w.must(err)
+		time.Sleep(3 * time.Hour)
+		if l := w.wantStatus(made.LeaseID, api.LeaseRevoked); l.Revocation.Residue == "" || l.DueAt == nil {
+			t.Errorf("what is left is forgotten: %+v", l.Revocation)
+		}
+		w.one.Change(name, func(a *leasetest.Account) { a.Stuck = false })
+		time.Sleep(2 * time.Hour)
+		if l := w.wantDead(made.LeaseID, api.ReasonRevoked); l.Revocation.Residue != "" || l.DueAt != nil {
+			t.Errorf("%+v", l)
+		}
+	})
+}
+
+// A residue of what dies later is told from the beginning, and is listed once it is dead, though the
+// account that led to it is gone by then.
+func TestResidueOfWhatDiesLater(t *testing.T) {
+	inWorld(t, func(w *world) {
+		app := w.caller("app")
+		made := w.issue(app, "one", "app")
+		w.one.Change(made.Data["username"], func(a *leasetest.Account) { a.Stuck = true })
+		w.one.SetLag(10 * time.Minute)
+		listed := func() int {
+			t.Helper()
+			list, _, err := w.leases.List(context.Background(), app, lease.Filter{Residue: true}, "", 10)
+			w.must(err)
+			h, err := w.sources.Health(context.Background(), w.caller("admin"), "one")
+			w.must(err)
+			if h.Residues != int64(len(list)) {
+				t.Errorf("%d residues in health, %d in the list", h.Residues, len(list))
+			}
+			return len(list)
+		}
+		pending, err := w.leases.Revoke(context.Background(), app, made.LeaseID, time.Minute)
+		w.must(err)
+		if pending == nil || pending.Revocation.EffectiveAt == nil || pending.Revocation.Residue == "" {
+			t.Fatalf("%+v", pending)
+		}
+		if n := listed(); n != 0 {
+			t.Errorf("%d residues of the dead are listed, and it lives", n)
+		}
+		time.Sleep(15 * time.Minute)
+		if l := w.wantStatus(made.LeaseID, api.LeaseRevoked); l.Revocation.Residue == "" || l.DueAt == nil {
+			t.Errorf("%+v", l.Revocation)
+		}
+		if n := listed(); n != 1 {
+			t.Errorf("%d residues are listed, want 1", n)
+		}
+	})
+}
+
 // What keeps the empty account is named, and the drop is tried on until it works.
 func TestResidue(t *testing.T) {
 	inWorld(t, func(w *world) {

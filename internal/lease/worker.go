@@ -372,6 +372,9 @@ func killed(l *store.Lease, o engine.Outcome, begun, now time.Time) {
 	}
 	l.Revocation.Attempts++
 	l.Revocation.LastError = ""
+	if o.Residue != "" { // kept from the attempt that saw it: a later one may find nothing any more that leads there
+		l.Revocation.Residue = o.Residue
+	}
 	effective := o.EffectiveAt
 	if effective != nil && l.Revocation.EffectiveAt != nil {
 		effective = l.Revocation.EffectiveAt // what was promised first
@@ -392,8 +395,7 @@ func killed(l *store.Lease, o engine.Outcome, begun, now time.Time) {
 	l.Deadline = time.Time{}
 	end(l, now, l.Revocation.Reason)
 	switch {
-	case o.Residue != "":
-		l.Revocation.Residue = o.Residue
+	case l.Revocation.Residue != "":
 		due := now.Add(residueRetry)
 		l.DueAt = &due
 	case uncertain:

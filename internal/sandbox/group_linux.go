@@ -2,7 +2,9 @@ package sandbox
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -42,13 +44,36 @@ func newGroups() *groups {
 		g.close()
 		return nil
 	}
-	// Without these a group still kills. A host gives them by delegation (Delegate=yes of systemd).
+	delegate(parent, dir, os.Getpid())
+	return g
+}
+
+// serverGroup is the group that the server moves to from the one that is delegated to it.
+const serverGroup = "scaivault-server"
+
+// delegate lets groups in dir bound processes and memory, where the host has delegated that to the
+// process pid, which is in parent (Delegate= of systemd); without it a group still kills. The kernel
+// gives the groups in parent no controllers while a process is in parent itself, or makes them groups in
+// which nothing can be started, so that pid moves to a group of its own first; where others are there,
+// nothing is done (Linux, admin-guide/cgroup-v2, no internal process constraint).
+func delegate(parent, dir string, pid int) {
+	own := strconv.Itoa(pid)
+	inside, err := os.ReadFile(filepath.Join(parent, "cgroup.procs"))
+	if err != nil || strings.TrimSpace(string(inside)) != own {
+		return
+	}
+	leaf := filepath.Join(parent, serverGroup)
+	if err := os.Mkdir(leaf, 0o755); err != nil && !errors.Is(err, fs.ErrExist) { //nolint:gosec // as the kernel makes them
+		return
+	}
+	if write(leaf, "cgroup.procs", own) != nil {
+		return
+	}
 	for _, controller := range []string{"+pids", "+memory"} {
-		for _, at := range []string{parent, dir} {
-			_ = write(at, "cgroup.subtree_control", controller)
+		if write(parent, "cgroup.subtree_control", controller) == nil {
+			_ = write(dir, "cgroup.subtree_control", controller)
 		}
 	}
-	return g
 }
 
 // close gives the place of the groups back. The methods of none, a nil one, do nothing.

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -16,6 +17,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/scaivault/scaivault/internal/sandbox"
+	"github.com/scaivault/scaivault/test/servertest"
 )
 
 // bench is a sandbox with a folder of programs.
@@ -23,6 +25,7 @@ type bench struct {
 	*testing.T
 	box *sandbox.Sandbox
 	dir string
+	uid uint32 // whom programs run as, where root runs the tests
 }
 
 func newBench(t *testing.T) *bench {
@@ -33,7 +36,8 @@ func newBench(t *testing.T) *bench {
 func newBenchOf(t *testing.T, box *sandbox.Sandbox) *bench {
 	t.Helper()
 	t.Cleanup(box.Close)
-	b := &bench{t, box, t.TempDir()}
+	dir := t.TempDir()
+	b := &bench{t, box, dir, uint32(servertest.User(dir))}
 	for _, dir := range []string{filepath.Dir(b.dir), b.dir} { // another user must get there
 		if err := os.Chmod(dir, 0o755); err != nil {
 			t.Fatal(err)
@@ -63,7 +67,7 @@ func (b *bench) command(script string) sandbox.Command {
 	c := sandbox.Command{Path: file.Name(), Env: []string{"PATH=/usr/bin:/bin", "MARK=" + b.dir},
 		Limits: sandbox.Limits{Output: 1 << 20, Messages: 1 << 16, Processes: 32, Memory: 256 << 20, FileSize: 1 << 20, OpenFiles: 64}}
 	if os.Getuid() == 0 {
-		c.User = &sandbox.User{UID: 64123, GID: 64123}
+		c.User = &sandbox.User{UID: b.uid, GID: b.uid}
 	}
 	return c
 }
@@ -220,7 +224,7 @@ func TestConfined(t *testing.T) {
 		t.Fatalf("%v: %s", err, r.Messages)
 	}
 	got := strings.Join(strings.Fields(string(r.Output)), " ")
-	uid, groups := "64123", "Groups: "
+	uid, groups := strconv.Itoa(int(b.uid)), "Groups: "
 	if c.User == nil {
 		return // the user's own groups
 	}
@@ -251,7 +255,7 @@ func TestCapabilities(t *testing.T) {
 	b := newBenchOf(t, sandbox.New([]string{setpriv, "--securebits", "+no_setuid_fixup", "--inh-caps", all, "--ambient-caps", all, self, sandbox.Argument}))
 	r, err := b.run(b.command(`grep -E '^Cap(Inh|Prm|Eff|Amb)' /proc/self/status | grep -v 0000000000000000; id -u; setpriv --reuid 0 --clear-groups id -u`), enough)
 	var exit *sandbox.ExitError
-	if string(r.Output) != "64123\n" || !errors.As(err, &exit) {
+	if string(r.Output) != fmt.Sprintln(b.uid) || !errors.As(err, &exit) {
 		t.Errorf("%v: %s%s", err, r.Output, r.Messages)
 	}
 }

@@ -201,7 +201,7 @@ func (s *Service) open(ctx context.Context, e *Engine, root map[string]statement
 	defer cancel()
 	var unread error
 	opened, err := e.kind.Open(ctx, engine.Options{
-		Installation: s.store.Installation(), EngineID: e.ID, EngineName: e.Name,
+		Installation: s.store.Installation(), Tenant: e.Tenant, EngineID: e.ID, EngineName: e.Name,
 		Node: s.store.Node(), Epoch: s.store.Epoch(), Accepted: e.doc.Accepted,
 		Config: e.doc.Config, Root: root,
 		Secret: func(ctx context.Context, path string) (map[string]statement.Secret, error) {

@@ -142,12 +142,13 @@ const rotationMargin = 10 * time.Second
 func rootStep(e *Engine) time.Duration { return e.Config.ConnectTimeout + e.Config.OperationTimeout }
 
 // ownsRoot refuses to change a root secret that another engine hands to another server: that server
-// would not learn the new one.
+// would not learn the new one. Where both have it from one home, it is one root all the same.
 func (s *Service) ownsRoot(e *Engine) error {
 	cfg := s.store.Config()
 	for _, name := range s.Uses(cfg, e.Tenant, e.Config.RootCredentialsPath) {
 		other, err := s.Engine(cfg, e.Tenant, name)
-		if err == nil && other.doc.SourceID != e.doc.SourceID {
+		home := e.Config.RootHome
+		if err == nil && other.doc.SourceID != e.doc.SourceID && (home == "" || other.Config.RootHome != home) {
 			return fault.New(fault.InvalidConfig, "engine %s uses the root secret of engine %s on another server, which would not learn the new one: give each a secret of its own", name, e.Name)
 		}
 	}

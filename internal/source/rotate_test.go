@@ -366,6 +366,30 @@ func TestRotationOfARootOfTwoServers(t *testing.T) {
 	})
 }
 
+// What leads to two sources and is kept at one place is one root: both learn the new one from the secret.
+func TestRotationOfARootOfTwoSources(t *testing.T) {
+	inWorld(t, func(w *world) {
+		w.grant("two")
+		w.engine("two")
+		for name, home := range map[string]string{"one": "cloud", "two": "another"} {
+			w.keepRootAt(name, home)
+		}
+		w.wantCode(w.rotate(), fault.InvalidConfig)
+		w.keepRootAt("two", "cloud")
+		w.mustRotate()
+		w.wantRoot(2)
+	})
+}
+
+// keepRootAt tells an engine who keeps its root.
+func (w *world) keepRootAt(name, home string) {
+	w.Helper()
+	text, _ := json.Marshal(home)
+	config := map[string]json.RawMessage{"root_home": text}
+	_, _, err := w.sources.PatchEngine(context.Background(), w.admin, name, &api.EnginePatch{Config: config}, false, 0)
+	w.must(err)
+}
+
 func TestRotationWithoutGrant(t *testing.T) {
 	inWorld(t, func(w *world) {
 		w.grant("one")

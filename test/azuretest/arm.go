@@ -37,7 +37,7 @@ func (s *Server) listAssignments(c *call) {
 	scope := strings.ToLower("/" + c.values["scope"])
 	var found []map[string]any
 	for _, a := range s.directory.assignments {
-		who := a.principal == principal
+		who := a.principal == principal || s.unfiltered
 		if g := s.directory.groups[a.principal]; g != nil && !own {
 			who = g.members[principal]
 		}

@@ -22,6 +22,7 @@ package azuretest
 import (
 	"crypto/tls"
 	"fmt"
+	"maps"
 	"net"
 	"net/http"
 	"os"
@@ -64,6 +65,7 @@ type Server struct {
 	directory  directory
 	violations []string
 	served     int
+	unfiltered bool // lists of role assignments
 	writing    bool // the request that has the lock
 }
 
@@ -253,11 +255,30 @@ func (s *Server) NewApplication(name string, owners ...string) (objectID, client
 	return a.id, a.appID
 }
 
+// Rename gives an application another name and other tags, as an administrator would.
+func (s *Server) Rename(clientID, name string, tags ...string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	a := s.directory.applicationOf(clientID)
+	a.name, a.tags = name, tags
+}
+
 // Permit gives a root other application permissions; tokens that it has keep what they tell.
 func (s *Server) Permit(r Root, permissions ...string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.directory.principals[r.PrincipalID].permissions = permissions
+}
+
+// AddPassword gives an application one more password, as an administrator would, and tells it.
+func (s *Server) AddPassword(objectID string) string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	past := s.now().Add(-time.Hour - s.lag)
+	text, secret := newSecret()
+	s.directory.applications[objectID].passwords = append(s.directory.applications[objectID].passwords,
+		&password{key: newID(), hint: text[:3], text: secret, made: past, ends: s.now().AddDate(1, 0, 0)})
+	return text
 }
 
 // PlantPassword gives an application a password of a stranger.
@@ -269,6 +290,13 @@ func (s *Server) PlantPassword(objectID, displayName string) {
 		&password{key: newID(), name: displayName, hint: text[:3], text: secret, made: s.now(), ends: s.now().AddDate(1, 0, 0)})
 }
 
+// IgnoreFilter shows all role assignments from now on, whoever's are asked for.
+func (s *Server) IgnoreFilter() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.unfiltered = true
+}
+
 // Assign gives a principal a role, as an administrator would.
 func (s *Server) Assign(t TB, scope, role, principal string) {
 	t.Helper()
@@ -276,6 +304,15 @@ func (s *Server) Assign(t TB, scope, role, principal string) {
 	defer s.mu.Unlock()
 	path := scope + roleAssignments + newID()
 	s.directory.assignments[strings.ToLower(path)] = &assignment{path: path, scope: scope, principal: principal, definition: s.directory.definitionNamed(role).id}
+}
+
+// Withdraw takes from a principal all roles that it has at just this scope, as an administrator would.
+func (s *Server) Withdraw(scope, principal string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	maps.DeleteFunc(s.directory.assignments, func(_ string, a *assignment) bool {
+		return a.principal == principal && strings.EqualFold(a.scope, scope)
+	})
 }
 
 // Delete deletes an application and its service principal, as an administrator would.

@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -36,7 +37,8 @@ func New(t testing.TB) Folder {
 	}
 	f := Folder{Dir: dir}
 	if os.Getuid() == 0 {
-		f.User = "64124:64124"
+		user := strconv.Itoa(servertest.User(dir))
+		f.User = user + ":" + user
 	}
 	return f
 }

@@ -65,6 +65,7 @@ type Server struct {
 	fault    func(Request) Fault
 	accounts map[string]*serviceAccount // by address, deleted ones until that is known
 	policies map[string]*policy         // by resource
+	noEtags  bool                       // policies are shown without
 	roles    map[string][]string        // permissions by name
 	tokens   map[string]*token
 	subjects map[string]string // principals by audience and token of another issuer

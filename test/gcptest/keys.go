@@ -52,6 +52,7 @@ type key struct {
 	cert      []byte // as PEM
 	notBefore time.Time
 	notAfter  time.Time
+	hidden    bool // its certificate is not shown
 	existence
 }
 
@@ -82,6 +83,13 @@ func (s *Server) Certificate(email, id string) *x509.Certificate {
 	block, _ := pem.Decode(k.cert)
 	cert, _ := x509.ParseCertificate(block.Bytes) // it was read before
 	return cert
+}
+
+// HideCertificate keeps the certificate of a key from being shown.
+func (s *Server) HideCertificate(email, id string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.accounts[email].keys[id].hidden = true
 }
 
 // Upload gives an account a key in a certificate, as an administrator does.
@@ -131,6 +139,9 @@ func (s *Server) serveKeys(verb string, x *exchange) (any, error) {
 		return struct{}{}, nil
 	}
 	r := k.resource(a)
+	if k.hidden {
+		return r, nil
+	}
 	switch x.r.URL.Query().Get("publicKeyType") {
 	case "TYPE_X509_PEM_FILE":
 		r["publicKeyData"] = k.cert

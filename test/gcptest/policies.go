@@ -85,6 +85,13 @@ func (s *Server) Withdraw(resource, member string) {
 	p.generation++
 }
 
+// HideEtags shows policies without their etags from now on.
+func (s *Server) HideEtags() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.noEtags = true
+}
+
 // Bindings are those of a resource now.
 func (s *Server) Bindings(resource string) []Binding {
 	s.mu.Lock()
@@ -196,6 +203,9 @@ func (s *Server) getPolicy(x *exchange) (any, error) {
 
 func (s *Server) shownPolicy(x *exchange, p *policy) any {
 	shown := map[string]any{"version": 1, "etag": p.etag()}
+	if s.noEtags {
+		delete(shown, "etag")
+	}
 	if len(p.bindings) > 0 {
 		shown["bindings"] = p.bindings
 	}

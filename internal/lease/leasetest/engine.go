@@ -33,12 +33,13 @@ type config struct {
 	CA               string `json:"tls_ca_path"`
 	OperationTimeout string `json:"operation_timeout"`
 	Reconcile        string `json:"reconcile"`
+	RootHome         string `json:"root_home"`
 }
 
 // Name is fake.
 func (t *Type) Name() string { return "fake" }
 
-// ParseConfig reads {"host", "root_credentials_path", "tls_ca_path", "operation_timeout", "reconcile"}; the
+// ParseConfig reads {"host", "root_credentials_path", "tls_ca_path", "operation_timeout", "reconcile", "root_home"}; the
 // interval of reconciles is an hour.
 func (t *Type) ParseConfig(raw json.RawMessage) (engine.Config, error) {
 	c, err := parse[config](raw)
@@ -55,7 +56,7 @@ func (t *Type) ParseConfig(raw json.RawMessage) (engine.Config, error) {
 	if c.CA != "" {
 		others = []string{c.CA}
 	}
-	return engine.Config{RootCredentialsPath: c.Root, SecretPaths: others, Endpoint: c.Host, OperationTimeout: timeout,
+	return engine.Config{RootCredentialsPath: c.Root, SecretPaths: others, Endpoint: c.Host, RootHome: c.RootHome, OperationTimeout: timeout,
 		ConnectTimeout: 5 * time.Second, MaxOpenConnections: 4, Reconcile: c.Reconcile, ReconcileInterval: time.Hour}, nil
 }
 
@@ -326,6 +327,10 @@ func (e *Engine) kill(r recipe) engine.Outcome {
 	switch {
 	case a == nil || a.Mark != e.options.Installation || r.OID != 0 && r.OID != a.OID:
 		return engine.Outcome{}
+	case a.Stuck && e.source.lag > 0: // it goes, its sessions end later, and what names it stays
+		at := time.Now().Add(e.source.lag)
+		delete(e.source.accounts, r.Name)
+		return engine.Outcome{Residue: "a grant by another names it", EffectiveAt: &at}
 	case a.Stuck:
 		a.Usable, a.Sessions = false, 0
 		return engine.Outcome{Residue: "a grant by another keeps it"}
@@ -360,7 +365,7 @@ func (e *Engine) Lookup(ctx context.Context, raw engine.Recipe) (engine.Presence
 		}
 		a := e.source.accounts[r.Name]
 		switch {
-		case a == nil:
+		case a == nil || a.Stuck && a.Named && !a.Usable:
 		case a.Mark != e.options.Installation || r.OID != 0 && r.OID != a.OID:
 			p.State = engine.Foreign
 		case !a.Usable:

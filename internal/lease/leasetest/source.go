@@ -41,6 +41,7 @@ type Account struct {
 	Sessions int
 	Until    time.Time
 	Stuck    bool // its drop leaves a residue
+	Named    bool // the residue is elsewhere, and no account is found: a policy that names it
 }
 
 // Call is one call of an engine.
