@@ -165,6 +165,16 @@ type Engine interface {
 // never holds a secret, and an edited or deleted role does not change it.
 type Recipe json.RawMessage
 
+// NewRecipe is the recipe that an engine's own form of it makes. It panics where the form has what no
+// JSON can hold, which is a mistake in the engine.
+func NewRecipe(form any) Recipe {
+	b, err := json.Marshal(form)
+	if err != nil {
+		panic(err)
+	}
+	return b
+}
+
 // MarshalJSON keeps the recipe as the JSON it is.
 func (r Recipe) MarshalJSON() ([]byte, error) { return json.RawMessage(r).MarshalJSON() }
 

@@ -18,11 +18,9 @@
 set -euo pipefail
 
 repo=$(cd "$(dirname "$0")/.." && pwd -P)
+. "$repo/scripts/debian.sh"
 cache=$repo/.cache/mysql
 exceptions=${1:-/dev/stderr}
-
-keyring=/usr/share/keyrings/debian-archive-keyring.gpg
-mirror=http://deb.debian.org/debian
 
 say() { printf '%s\n' "$*" >&2; }
 
@@ -47,31 +45,15 @@ installed() {
 	esac
 }
 
-# apt with a state of its own, in which nothing is installed: apt verifies the
-# signatures, as always.
-apt() {
-	local state=$1
-	shift
-	apt-get -qq -o Dir::Etc::sourcelist="$state/sources.list" -o Dir::Etc::sourceparts=- -o Dir::State::lists="$state/lists" \
-		-o Dir::State::status=/dev/null -o Dir::Cache="$state/archives" -o APT::Sandbox::User=root -o Debug::NoLocking=1 "$@" >&2
-}
-
 # unpack brings a server and all that it needs.
 unpack() (
 	name=$1
-	command -v apt-get >/dev/null && command -v dpkg-deb >/dev/null || { say "$name: there is no apt-get here to download with"; exit 1; }
-	[ -r "$keyring" ] || { say "$name: there is no $keyring to verify packages by"; exit 1; }
 	work=$(mktemp -d "$cache/.$name.XXXXXX")
 	trap 'rm -rf "$work"' EXIT
-	mkdir -p "$work/lists/partial" "$work/archives/archives/partial"
-	echo "deb [signed-by=$keyring] $mirror ${suite[$name]} main" >"$work/sources.list"
 	say "$name: downloading from Debian ${suite[$name]}"
 	# shellcheck disable=SC2086 # several packages
-	apt "$work" update && apt "$work" install -y --no-install-recommends --download-only ${packages[$name]} || exit 1
-	for package in "$work"/archives/archives/*.deb; do
-		dpkg-deb -x "$package" "$work/root"
-	done
-	rm -rf "$work"/root/usr/share/{doc,man,locale} "${cache:?}/$name/root"
+	debian_unpack "$work" whole "${suite[$name]}" ${packages[$name]} || exit 1
+	rm -rf "${cache:?}/$name/root"
 	mkdir -p "$cache/$name"
 	mv "$work/root" "$cache/$name/root"
 )

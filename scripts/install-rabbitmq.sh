@@ -13,11 +13,10 @@
 set -euo pipefail
 
 repo=$(cd "$(dirname "$0")/.." && pwd -P)
+. "$repo/scripts/debian.sh"
 cache=$repo/.cache/rabbitmq
 
 suite=bookworm
-keyring=/usr/share/keyrings/debian-archive-keyring.gpg
-mirror=http://deb.debian.org/debian
 packages="rabbitmq-server erlang-base"
 for part in asn1 crypto eldap ftp inets mnesia os-mon parsetools public-key runtime-tools ssl syntax-tools tftp tools xmerl; do
 	packages="$packages erlang-$part"
@@ -33,31 +32,16 @@ runs() {
 	[ -x "$beam" ] && [ -d "$server/plugins" ] && ! ldd "$beam" | grep -q 'not found' && echo "${server##*-}"
 }
 
-# apt with a state of its own: apt verifies the signatures, as always.
-apt() {
-	apt-get -qq -o Dir::Etc::sourcelist="$cache/sources.list" -o Dir::Etc::sourceparts=- \
-		-o Dir::State::lists="$cache/lists" -o Dir::Cache="$cache/archives" -o APT::Sandbox::User=root "$@" >&2
-}
-
 unpack() (
-	command -v apt-get >/dev/null && command -v dpkg-deb >/dev/null || { say "there is no apt-get here to download with"; exit 1; }
-	[ -r "$keyring" ] || { say "there is no $keyring to verify packages by"; exit 1; }
-	mkdir -p "$cache/lists/partial" "$cache/archives/archives/partial"
-	printf "deb [signed-by=$keyring] $mirror %s main\n" $suite >"$cache/sources.list"
-	printf "deb [signed-by=$keyring] $mirror-security %s main\n" $suite-security >>"$cache/sources.list"
-	apt update
+	mkdir -p "$cache"
 	work=$(mktemp -d "$cache/.new.XXXXXX")
 	trap 'rm -rf "$work"' EXIT
-	cd "$work"
 	say "rabbitmq: downloading (about 32 MB)"
 	# shellcheck disable=SC2086 # several packages
-	apt download $packages
-	for package in *.deb; do
-		dpkg-deb -x "$package" root
-	done
-	runs "$PWD/root" >/dev/null || { say "rabbitmq: Debian's build does not run on this machine"; exit 1; }
+	debian_unpack "$work" alone "$suite $suite-security" $packages || exit 1
+	runs "$work/root" >/dev/null || { say "rabbitmq: Debian's build does not run on this machine"; exit 1; }
 	rm -rf "$cache/root"
-	mv root "$cache/root"
+	mv "$work/root" "$cache/root"
 )
 
 root=${SCAIVAULT_TEST_RABBITMQ:-$cache/root}

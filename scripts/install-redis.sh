@@ -16,12 +16,11 @@
 set -euo pipefail
 
 repo=$(cd "$(dirname "$0")/.." && pwd -P)
+. "$repo/scripts/debian.sh"
 cache=$repo/.cache/redis
 exceptions=${1:-/dev/stderr}
 
 suite=bookworm
-keyring=/usr/share/keyrings/debian-archive-keyring.gpg
-mirror=http://deb.debian.org/debian
 libraries="libatomic1 libjemalloc2 liblzf1"
 
 say() { printf '%s\n' "$*" >&2; }
@@ -45,36 +44,15 @@ present() {
 	fi
 }
 
-# apt with a state of its own: apt verifies the signatures, as always.
-apt() {
-	apt-get -qq -o Dir::Etc::sourcelist="$cache/sources.list" -o Dir::Etc::sourceparts=- \
-		-o Dir::State::lists="$cache/lists" -o Dir::Cache="$cache/archives" -o APT::Sandbox::User=root "$@" >&2
-}
-
-updated=
-update() {
-	[ -z "$updated" ] || return 0
-	command -v apt-get >/dev/null && command -v dpkg-deb >/dev/null || { say "there is no apt-get here to download with"; return 1; }
-	[ -r "$keyring" ] || { say "there is no $keyring to verify packages by"; return 1; }
-	mkdir -p "$cache/lists/partial" "$cache/archives/archives/partial"
-	printf "deb [signed-by=$keyring] $mirror %s main\n" $suite $suite-backports >"$cache/sources.list"
-	printf "deb [signed-by=$keyring] $mirror-security %s main\n" $suite-security >>"$cache/sources.list"
-	apt update && updated=1
-}
-
-# unpack brings NAME-server and what it needs.
+# unpack brings NAME-server of SUITES and what it needs.
 unpack() (
-	name=$1 release=$2
-	update || exit 1
+	name=$1 suites=$2
 	work=$(mktemp -d "$cache/.$name.XXXXXX")
 	trap 'rm -rf "$work"' EXIT
 	cd "$work"
 	say "$name: downloading (about 2 MB)"
 	# shellcheck disable=SC2086 # several packages
-	apt -t "$release" download "$name-server" "$name-tools" $libraries || exit 1
-	for package in *.deb; do
-		dpkg-deb -x "$package" root
-	done
+	debian_unpack "$work" alone "$suites" "$name-server" "$name-tools" $libraries || exit 1
 	mkdir -p new/lib
 	mv root/usr/bin new/bin
 	cp -a root/usr/lib/*-linux-*/*.so* new/lib/
@@ -87,13 +65,13 @@ unpack() (
 mkdir -p "$cache"
 rm -f "$cache/no-valkey"
 if ! bin=$(present redis); then
-	unpack redis $suite-security || unpack redis $suite ||
+	unpack redis "$suite $suite-security" ||
 		{ say "redis: it could not be downloaded: install redis-server 6.2 or later, or set SCAIVAULT_TEST_REDIS_BIN"; exit 1; }
 	bin=$(present redis)
 fi
 say "redis: $(runs redis "$bin" | sed 's/.* v=\([^ ]*\).*/\1/') in $bin"
 
-if bin=$(present valkey) || { unpack valkey $suite-backports && bin=$(present valkey); }; then
+if bin=$(present valkey) || { unpack valkey "$suite $suite-backports" && bin=$(present valkey); }; then
 	say "valkey: $(runs valkey "$bin" | sed 's/.* v=\([^ ]*\).*/\1/') in $bin"
 else
 	: >"$cache/no-valkey"

@@ -11,39 +11,22 @@
 set -euo pipefail
 
 repo=$(cd "$(dirname "$0")/.." && pwd -P)
+. "$repo/scripts/debian.sh"
 cache=$repo/.cache/rgw
 
 suite=sid # IAM below an account of its own came with Ceph 19
 packages="radosgw ceph-mon ceph-osd"
-keyring=/usr/share/keyrings/debian-archive-keyring.gpg
-mirror=http://deb.debian.org/debian
 
 say() { printf '%s\n' "$*" >&2; }
 
-# apt with a state of its own, in which nothing is installed: apt verifies the
-# signatures, as always.
-apt() {
-	local state=$1
-	shift
-	apt-get -qq -o Dir::Etc::sourcelist="$state/sources.list" -o Dir::Etc::sourceparts=- -o Dir::State::lists="$state/lists" \
-		-o Dir::State::status=/dev/null -o Dir::Cache="$state/archives" -o APT::Sandbox::User=root -o Debug::NoLocking=1 "$@" >&2
-}
-
 # unpack brings Ceph and all that it needs.
 unpack() (
-	command -v apt-get >/dev/null && command -v dpkg-deb >/dev/null || { say "rgw: there is no apt-get here to download with"; exit 1; }
-	[ -r "$keyring" ] || { say "rgw: there is no $keyring to verify packages by"; exit 1; }
 	work=$(mktemp -d "$cache/.unpack.XXXXXX")
 	trap 'rm -rf "$work"' EXIT
-	mkdir -p "$work/lists/partial" "$work/archives/archives/partial"
-	echo "deb [signed-by=$keyring] $mirror $suite main" >"$work/sources.list"
 	say "rgw: downloading from Debian $suite (about 160 MB)"
 	# shellcheck disable=SC2086 # several packages
-	apt "$work" update && apt "$work" install -y --no-install-recommends --download-only $packages || exit 1
-	for package in "$work"/archives/archives/*.deb; do
-		dpkg-deb -x "$package" "$work/root"
-	done
-	rm -rf "$work"/root/usr/share/{doc,man,locale} "${cache:?}/root"
+	debian_unpack "$work" whole "$suite" $packages || exit 1
+	rm -rf "${cache:?}/root"
 	mv "$work/root" "$cache/root"
 )
 

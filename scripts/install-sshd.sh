@@ -15,12 +15,11 @@
 set -euo pipefail
 
 repo=$(cd "$(dirname "$0")/.." && pwd -P)
+. "$repo/scripts/debian.sh"
 cache=$repo/.cache/ssh
 exceptions=${1:-/dev/stderr}
 
 suite=bookworm
-keyring=/usr/share/keyrings/debian-archive-keyring.gpg
-mirror=http://deb.debian.org/debian
 programs="sshd ssh ssh-keygen ssh-agent ssh-add sshpass"
 packages="openssh-server openssh-client sshpass"
 # Neither PAM nor what else every Debian has: sshd must use the machine's own.
@@ -36,26 +35,13 @@ present() {
 	done
 }
 
-# apt with a state of its own: apt verifies the signatures, as always.
-apt() {
-	apt-get -qq -o Dir::Etc::sourcelist="$cache/sources.list" -o Dir::Etc::sourceparts=- \
-		-o Dir::State::lists="$cache/lists" -o Dir::Cache="$cache/archives" -o APT::Sandbox::User=root "$@" >&2
-}
-
 unpack() (
-	command -v apt-get >/dev/null && command -v dpkg-deb >/dev/null || { say "there is no apt-get here to download with"; exit 1; }
-	[ -r "$keyring" ] || { say "there is no $keyring to verify packages by"; exit 1; }
-	mkdir -p "$cache/lists/partial" "$cache/archives/archives/partial"
-	printf 'deb [signed-by=%s] %s %s main\n' "$keyring" "$mirror" $suite "$keyring" $mirror-security $suite-security >"$cache/sources.list"
 	work=$(mktemp -d "$cache/.new.XXXXXX")
 	trap 'rm -rf "$work"' EXIT
 	cd "$work"
 	say "downloading (about 6 MB)"
 	# shellcheck disable=SC2086 # several packages
-	apt update && apt download $packages $libraries || exit 1
-	for package in *.deb; do
-		dpkg-deb -x "$package" root
-	done
+	debian_unpack "$work" alone "$suite $suite-security" $packages $libraries || exit 1
 	mkdir -p bin lib libexec
 	for program in $programs; do
 		cp "$(find root/usr/bin root/usr/sbin -name "$program" -type f)" libexec/

@@ -25,13 +25,7 @@ type recipe struct {
 	Ends        time.Time `json:"ends,omitzero"` // of a session, by STS's word once it was made
 }
 
-func (r recipe) encode() engine.Recipe {
-	b, err := json.Marshal(r)
-	if err != nil {
-		panic(err) // texts and times always encode
-	}
-	return b
-}
+func (r recipe) encode() engine.Recipe { return engine.NewRecipe(r) }
 
 // readRecipe decodes a stored recipe and checks that it belongs to the account behind the engine.
 func (e *Engine) readRecipe(raw engine.Recipe) (recipe, error) {

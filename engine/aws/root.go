@@ -186,7 +186,7 @@ func (e *Engine) prove(ctx context.Context, theirs clients) (identity, error) {
 		if engine.KindOf(err) != engine.Misconfigured {
 			return who, err
 		}
-		if late := pause(ctx, rootPause); late != nil {
+		if !engine.Wait(ctx, rootPause) {
 			return who, failure(engine.Busy, rotatingRoot+": AWS does not take the new key yet: try again", err)
 		}
 	}

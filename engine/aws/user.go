@@ -138,17 +138,8 @@ func (e *Engine) awaitUsable(ctx context.Context, k keys) error {
 		default:
 			return failure(engine.Busy, issuing+": the new key could not be tried", err)
 		}
-		if err := pause(ctx, usablePause); err != nil {
+		if !engine.Wait(ctx, usablePause) {
 			return failure(engine.Busy, issuing+": AWS does not take the new key yet: raise operation_timeout, or leave wait_until_usable out of the role", err)
 		}
-	}
-}
-
-func pause(ctx context.Context, d time.Duration) error {
-	select {
-	case <-ctx.Done():
-		return ctx.Err()
-	case <-time.After(d):
-		return nil
 	}
 }

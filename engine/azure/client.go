@@ -124,7 +124,7 @@ func (c *client) do(ctx context.Context, q request, out any) error {
 		case err == nil:
 			return nil
 		case errors.As(err, &a) && a.throttled():
-			if !wait(ctx, a.retryAfter) {
+			if !engine.Wait(ctx, a.retryAfter) {
 				return busy(q.attempt+": Azure asks to wait "+a.retryAfter.Round(time.Second).String()+": it has had too many requests", err)
 			}
 		case errors.As(err, &a) && a.status == http.StatusUnauthorized && !repeated: // nothing was executed
@@ -138,27 +138,12 @@ func (c *client) do(ctx context.Context, q request, out any) error {
 	}
 }
 
-// wait answers false at once if the context ends before.
-func wait(ctx context.Context, pause time.Duration) bool {
-	if deadline, ok := ctx.Deadline(); ok && time.Until(deadline) <= pause {
-		return false
-	}
-	timer := time.NewTimer(pause)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-		return true
-	case <-ctx.Done():
-		return false
-	}
-}
-
 // eventually repeats what fails because Azure does not know everywhere yet what was made or deleted,
 // until it succeeds, fails for another reason, or the time is over.
 func eventually(ctx context.Context, attempt func() error, early func(error) bool) error {
 	for pause := firstPause; ; pause = min(2*pause, longestPause) {
 		err := attempt()
-		if err == nil || !early(err) || !wait(ctx, pause) {
+		if err == nil || !early(err) || !engine.Wait(ctx, pause) {
 			return err
 		}
 	}

@@ -13,6 +13,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/scaivault/scaivault/engine"
 	"github.com/scaivault/scaivault/internal/statement"
 )
 
@@ -158,7 +159,7 @@ func (c *client) logIn(ctx context.Context, l login, scope string) (issuedToken,
 		case err == nil:
 			life := time.Duration(said.ExpiresIn) * time.Second
 			return issuedToken{said.AccessToken, begun.Add(life - min(tokenMargin, life/2))}, nil
-		case errors.As(err, &a) && a.throttled() && wait(ctx, a.retryAfter):
+		case errors.As(err, &a) && a.throttled() && engine.Wait(ctx, a.retryAfter):
 		case errors.As(err, &a) && a.status < 500 && !a.throttled():
 			return issuedToken{}, newRefusedLogin(a)
 		default:

@@ -20,13 +20,7 @@ type recipe struct {
 	Ref      json.RawMessage `json:"ref,omitempty"`
 }
 
-func (r recipe) encode() engine.Recipe {
-	b, err := json.Marshal(r)
-	if err != nil {
-		panic(err) // texts, and JSON that was read as such
-	}
-	return b
-}
+func (r recipe) encode() engine.Recipe { return engine.NewRecipe(r) }
 
 // request is the recipe as the program gets it.
 func (r recipe) request(function string) request {

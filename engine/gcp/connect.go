@@ -79,7 +79,7 @@ func (e *Engine) do(ctx context.Context, c call) error {
 		default:
 			return err
 		}
-		if !sleep(ctx, pause) {
+		if !engine.Wait(ctx, pause) {
 			return err
 		}
 	}
@@ -89,21 +89,6 @@ func (e *Engine) do(ctx context.Context, c call) error {
 func backoff(tried int) time.Duration {
 	pause := min(firstPause<<min(tried, 10), longestPause)
 	return pause/2 + rand.N(pause/2) //nolint:gosec // nothing secret depends on it
-}
-
-// sleep is false where the context would end before.
-func sleep(ctx context.Context, pause time.Duration) bool {
-	if deadline, ok := ctx.Deadline(); ok && time.Until(deadline) < pause {
-		return false
-	}
-	timer := time.NewTimer(pause)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-		return true
-	case <-ctx.Done():
-		return false
-	}
 }
 
 // once makes a request. Its error is an *engine.Error, of which one with an *apiError in it is

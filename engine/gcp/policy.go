@@ -124,7 +124,7 @@ func (e *Engine) changePolicy(ctx context.Context, attempt string, r resource, l
 		if a != nil && a.conflict() { // whoever was faster is done
 			pause = backoff(0)
 		}
-		if a == nil || !(a.conflict() || a.status >= 500 || missing != nil && missing(a)) || !sleep(ctx, pause) {
+		if a == nil || !(a.conflict() || a.status >= 500 || missing != nil && missing(a)) || !engine.Wait(ctx, pause) {
 			if a != nil && a.conflict() {
 				return failure(engine.Busy, attempt+": the policy of "+r.name+" is changed by others faster than it can be followed", err)
 			}

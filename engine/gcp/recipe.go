@@ -28,13 +28,7 @@ type recipe struct {
 	TokenEnds *time.Time `json:"token_ends,omitempty"`
 }
 
-func (r recipe) encode() engine.Recipe {
-	b, err := json.Marshal(r)
-	if err != nil {
-		panic(err) // texts and times always encode
-	}
-	return b
-}
+func (r recipe) encode() engine.Recipe { return engine.NewRecipe(r) }
 
 // account is the one that the credential is of.
 func (r recipe) account() *account { return accountOf(r.Email) }

@@ -118,7 +118,7 @@ func (e *Engine) uploadRoot(ctx context.Context, next *root) error {
 func (e *Engine) prove(ctx context.Context, next *root) (*oauth2.Token, error) {
 	for tried := 0; ; tried++ {
 		token, err := next.token(ctx, e.other)
-		if err == nil || !sleep(ctx, backoff(tried)) {
+		if err == nil || !engine.Wait(ctx, backoff(tried)) {
 			return token, err
 		}
 	}

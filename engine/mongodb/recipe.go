@@ -20,13 +20,7 @@ type recipe struct {
 
 func (r recipe) user() user { return user{r.Username, r.Database} }
 
-func (r recipe) encode() engine.Recipe {
-	b, err := json.Marshal(r)
-	if err != nil {
-		panic(err) // texts always encode
-	}
-	return b
-}
+func (r recipe) encode() engine.Recipe { return engine.NewRecipe(r) }
 
 // readRecipe decodes a stored recipe and checks that it belongs to the source behind the engine.
 func (e *Engine) readRecipe(raw engine.Recipe) (recipe, error) {

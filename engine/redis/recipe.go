@@ -17,13 +17,7 @@ type recipe struct {
 	LeaseID  string `json:"lease_id,omitempty"` // for people; empty where it was read from the source
 }
 
-func (r recipe) encode() engine.Recipe {
-	b, err := json.Marshal(r)
-	if err != nil {
-		panic(err) // texts always encode
-	}
-	return b
-}
+func (r recipe) encode() engine.Recipe { return engine.NewRecipe(r) }
 
 // readRecipe decodes a stored recipe and checks that it belongs to the source
 // behind the engine.

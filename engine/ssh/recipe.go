@@ -24,13 +24,7 @@ type recipe struct {
 	Client   string `json:"client,omitempty"`     // from where alone it is good; empty for everywhere
 }
 
-func (r recipe) encode() engine.Recipe {
-	b, err := json.Marshal(r)
-	if err != nil {
-		panic(err) // texts and numbers always encode
-	}
-	return b
-}
+func (r recipe) encode() engine.Recipe { return engine.NewRecipe(r) }
 
 func readRecipe(raw engine.Recipe) (recipe, error) {
 	var r recipe
