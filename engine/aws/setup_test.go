@@ -4,8 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"flag"
-	"log/slog"
-	"net"
+	"maps"
 	"os"
 	"strings"
 	"testing"
@@ -16,6 +15,7 @@ import (
 
 	"github.com/scaivault/scaivault/engine"
 	"github.com/scaivault/scaivault/engine/aws"
+	"github.com/scaivault/scaivault/engine/enginetest"
 	"github.com/scaivault/scaivault/internal/ident"
 	"github.com/scaivault/scaivault/internal/statement"
 	"github.com/scaivault/scaivault/test/awstest"
@@ -70,7 +70,7 @@ func guide(t testing.TB, name string) string {
 func newAccount(t testing.TB, more ...string) *account {
 	t.Helper()
 	s := servers.Shared(t)
-	a := &account{server: s, front: s.Front(t), region: awstest.Region, namer: statement.NewNamer("inst_"+ident.New("tnt"), []byte("key of the test"), nil)}
+	a := &account{server: s, front: s.Front(t), region: awstest.Region, namer: enginetest.NewNamer()}
 	a.endpoint = a.front.URL
 	id := strings.TrimPrefix(ident.New("tnt"), "tnt_")
 	a.user = "scaivault-root-" + id
@@ -90,29 +90,14 @@ func (a *account) options(extra map[string]any) engine.Options {
 		"region": a.region, "root_credentials_path": "infra/root", "iam_endpoint": a.endpoint, "sts_endpoint": a.endpoint,
 		"operation_timeout": "60s", "connect_timeout": "30s", "consistency_delay": "1s",
 	}
-	for k, v := range extra {
-		c[k] = v
-	}
-	raw, err := json.Marshal(c)
-	if err != nil {
-		panic(err)
-	}
-	var dialer net.Dialer
-	return engine.Options{
-		Installation: "installation-1", EngineID: "eng_1", EngineName: "cloud", Node: "node-1", Epoch: 1, Config: raw,
-		Root:  map[string]statement.Secret{"access_key_id": statement.Secret(a.root.ID), "secret_access_key": statement.Secret(a.root.Secret)},
-		Namer: a.namer, Dial: dialer.DialContext, Logger: slog.New(slog.DiscardHandler),
-	}
+	maps.Copy(c, extra)
+	root := map[string]statement.Secret{"access_key_id": statement.Secret(a.root.ID), "secret_access_key": statement.Secret(a.root.Secret)}
+	return enginetest.Options(c, root, a.namer, nil)
 }
 
 func open(t testing.TB, o engine.Options) *aws.Engine {
 	t.Helper()
-	e, err := aws.Type{}.Open(t.Context(), o)
-	if err != nil {
-		t.Fatalf("open: %v", err)
-	}
-	t.Cleanup(e.Close)
-	return e.(*aws.Engine)
+	return enginetest.Open[*aws.Engine](t, aws.Type{}, o)
 }
 
 func (a *account) open(t testing.TB) *aws.Engine {
@@ -122,15 +107,7 @@ func (a *account) open(t testing.TB) *aws.Engine {
 
 func parseRole(t testing.TB, fields map[string]any) engine.Role {
 	t.Helper()
-	raw, err := json.Marshal(fields)
-	if err != nil {
-		t.Fatal(err)
-	}
-	r, err := aws.Type{}.ParseRole(raw)
-	if err != nil {
-		t.Fatalf("parse the role %s: %v", raw, err)
-	}
-	return r
+	return enginetest.ParseRole(t, aws.Type{}, fields)
 }
 
 // roleOf is a role that gives credentials of a kind.

@@ -45,7 +45,8 @@ func TestEndAtAWS(t *testing.T) {
 func TestUserOfARole(t *testing.T) {
 	t.Parallel()
 	a := newAccount(t)
-	e := a.open(t)
+	o := a.options(nil)
+	e := open(t, o)
 	admin := a.front.Admin()
 	group := "readers-" + strings.ToLower(a.user)
 	if _, err := admin.CreateGroup(t.Context(), &iam.CreateGroupInput{GroupName: &group}); err != nil {
@@ -66,7 +67,7 @@ func TestUserOfARole(t *testing.T) {
 	for _, tag := range u.User.Tags {
 		tags[*tag.Key] = *tag.Value
 	}
-	if *u.User.Path != "/scaivault/team/" || tags["team"] != "a" || tags["scaivault:lease"] != c.LeaseID || tags["scaivault:engine"] != "eng_1" {
+	if *u.User.Path != "/scaivault/team/" || tags["team"] != "a" || tags["scaivault:lease"] != c.LeaseID || tags["scaivault:engine"] != o.EngineID {
 		t.Errorf("path %s, tags %v", *u.User.Path, tags)
 	}
 	attached, err := admin.ListAttachedUserPolicies(t.Context(), &iam.ListAttachedUserPoliciesInput{UserName: &c.Username})

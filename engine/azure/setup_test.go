@@ -2,10 +2,8 @@ package azure_test
 
 import (
 	"context"
-	"encoding/json"
 	"flag"
-	"log/slog"
-	"net"
+	"maps"
 	"os"
 	"strings"
 	"testing"
@@ -13,6 +11,7 @@ import (
 
 	"github.com/scaivault/scaivault/engine"
 	"github.com/scaivault/scaivault/engine/azure"
+	"github.com/scaivault/scaivault/engine/enginetest"
 	"github.com/scaivault/scaivault/internal/ident"
 	"github.com/scaivault/scaivault/internal/statement"
 	"github.com/scaivault/scaivault/test/azuretest"
@@ -74,7 +73,7 @@ func newSource(t testing.TB, opts ...azuretest.Option) *source {
 	s := azuretest.Start(t, opts...)
 	return &source{
 		Server: s, root: s.NewRoot(t, guide(t, s.Scope())), group: s.NewGroup("app readers"),
-		namer: statement.NewNamer("inst_"+ident.New("tnt"), []byte("key of the test"), nil),
+		namer: enginetest.NewNamer(),
 	}
 }
 
@@ -83,32 +82,14 @@ func (s *source) options(extra map[string]any) engine.Options {
 		"tenant_id": s.Tenant, "subscription_id": s.Subscription, "root_credentials_path": "infra/root", "tls_ca_path": "infra/ca",
 		"login_endpoint": s.URL(), "graph_endpoint": s.URL(), "resource_manager_endpoint": s.URL(), "operation_timeout": "60s",
 	}
-	for k, v := range extra {
-		c[k] = v
-	}
-	raw, err := json.Marshal(c)
-	if err != nil {
-		panic(err)
-	}
-	var dialer net.Dialer
-	return engine.Options{
-		Installation: "installation-1", EngineID: "eng_1", EngineName: "cloud", Node: "node-1", Epoch: 1, Config: raw,
-		Root: map[string]statement.Secret{"client_id": statement.Secret(s.root.ClientID), "client_secret": statement.Secret(s.root.ClientSecret)},
-		Secret: func(context.Context, string) (map[string]statement.Secret, error) {
-			return map[string]statement.Secret{"certificate": statement.Secret(s.CA)}, nil
-		},
-		Namer: s.namer, Dial: dialer.DialContext, Logger: slog.New(slog.DiscardHandler),
-	}
+	maps.Copy(c, extra)
+	root := map[string]statement.Secret{"client_id": statement.Secret(s.root.ClientID), "client_secret": statement.Secret(s.root.ClientSecret)}
+	return enginetest.Options(c, root, s.namer, map[string]map[string]statement.Secret{"infra/ca": {"certificate": statement.Secret(s.CA)}})
 }
 
 func open(t testing.TB, o engine.Options) *azure.Engine {
 	t.Helper()
-	e, err := azure.Type{}.Open(t.Context(), o)
-	if err != nil {
-		t.Fatalf("open: %v", err)
-	}
-	t.Cleanup(e.Close)
-	return e.(*azure.Engine)
+	return enginetest.Open[*azure.Engine](t, azure.Type{}, o)
 }
 
 func (s *source) open(t testing.TB, extra map[string]any) *azure.Engine {
@@ -118,11 +99,7 @@ func (s *source) open(t testing.TB, extra map[string]any) *azure.Engine {
 
 func parseRole(t testing.TB, document string) engine.Role {
 	t.Helper()
-	r, err := azure.Type{}.ParseRole(json.RawMessage(document))
-	if err != nil {
-		t.Fatalf("parse the role %s: %v", document, err)
-	}
-	return r
+	return enginetest.ParseRole(t, azure.Type{}, document)
 }
 
 // reader is what roles are where it does not matter: a role of Azure, and a group.

@@ -12,6 +12,7 @@ import (
 
 	"github.com/scaivault/scaivault/engine"
 	"github.com/scaivault/scaivault/engine/custom"
+	"github.com/scaivault/scaivault/engine/enginetest"
 	"github.com/scaivault/scaivault/internal/ident"
 	"github.com/scaivault/scaivault/internal/sandbox"
 	"github.com/scaivault/scaivault/internal/statement"
@@ -112,21 +113,12 @@ func options(t testing.TB, command string, extra map[string]any) engine.Options 
 
 func parseRole(t testing.TB, document string) engine.Role {
 	t.Helper()
-	r, err := custom.Type{}.ParseRole(json.RawMessage(document))
-	if err != nil {
-		t.Fatalf("parse role: %v", err)
-	}
-	return r
+	return enginetest.ParseRole(t, custom.Type{}, document)
 }
 
 func open(t testing.TB, h custom.Host, o engine.Options) engine.Engine {
 	t.Helper()
-	e, err := custom.Type{Host: h}.Open(t.Context(), o)
-	if err != nil {
-		t.Fatalf("open: %v", err)
-	}
-	t.Cleanup(e.Close)
-	return e
+	return enginetest.Open[engine.Engine](t, custom.Type{Host: h}, o)
 }
 
 func plan(t testing.TB, e engine.Engine, limit time.Duration) *engine.Plan {

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"log/slog"
 	"net"
+	"testing"
 
 	"github.com/scaivault/scaivault/engine"
 	"github.com/scaivault/scaivault/internal/ident"
@@ -30,4 +31,33 @@ func Options(config map[string]any, root map[string]statement.Secret, namer *sta
 		Secret: func(_ context.Context, path string) (map[string]statement.Secret, error) { return secrets[path], nil },
 		Namer:  namer, Dial: dialer.DialContext, Logger: slog.New(slog.DiscardHandler),
 	}
+}
+
+// Open opens an engine, which is closed at the test's end.
+func Open[E engine.Engine](t testing.TB, kind engine.Type, o engine.Options) E {
+	t.Helper()
+	e, err := kind.Open(t.Context(), o)
+	if err != nil {
+		t.Fatalf("open: %v", err)
+	}
+	t.Cleanup(e.Close)
+	return e.(E) //nolint:forcetypeassert // the type's own
+}
+
+// ParseRole is the role of a document, which is a text or can be written as JSON.
+func ParseRole(t testing.TB, kind engine.Type, document any) engine.Role {
+	t.Helper()
+	raw, isText := document.(string)
+	if !isText {
+		text, err := json.Marshal(document)
+		if err != nil {
+			t.Fatal(err)
+		}
+		raw = string(text)
+	}
+	r, err := kind.ParseRole(json.RawMessage(raw))
+	if err != nil {
+		t.Fatalf("parse the role %s: %v", raw, err)
+	}
+	return r
 }

@@ -16,6 +16,7 @@ import (
 	"golang.org/x/oauth2/jwt"
 
 	"github.com/scaivault/scaivault/engine"
+	"github.com/scaivault/scaivault/engine/enginetest"
 	"github.com/scaivault/scaivault/internal/statement"
 )
 
@@ -33,7 +34,7 @@ func TestCloud(t *testing.T) {
 	}
 	var dialer net.Dialer
 	e := open(t, engine.Options{Installation: "installation-1", EngineID: "eng_1", Node: "node-1", Epoch: 1, Config: config,
-		Root: map[string]statement.Secret{"credentials": statement.Secret(root)}, Namer: newNamer(), Dial: dialer.DialContext})
+		Root: map[string]statement.Secret{"credentials": statement.Secret(root)}, Namer: enginetest.NewNamer(), Dial: dialer.DialContext})
 	if h := e.Check(t.Context()); h.Status != "healthy" {
 		t.Errorf("health: %+v", h)
 	}

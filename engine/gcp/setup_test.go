@@ -2,12 +2,9 @@ package gcp_test
 
 import (
 	"context"
-	"encoding/json"
 	"flag"
 	"fmt"
-	"log/slog"
 	"maps"
-	"net"
 	"os"
 	"slices"
 	"strings"
@@ -15,6 +12,7 @@ import (
 	"time"
 
 	"github.com/scaivault/scaivault/engine"
+	"github.com/scaivault/scaivault/engine/enginetest"
 	"github.com/scaivault/scaivault/engine/gcp"
 	"github.com/scaivault/scaivault/internal/ident"
 	"github.com/scaivault/scaivault/internal/statement"
@@ -76,7 +74,7 @@ func newSource(t testing.TB) *source { return furnish(t, gcptest.Start(t)) }
 
 func furnish(t testing.TB, server *gcptest.Server) *source {
 	t.Helper()
-	s := &source{Server: server, namer: newNamer()}
+	s := &source{Server: server, namer: enginetest.NewNamer()}
 	root := s.AddAccount("scaivault-root")
 	s.app, s.email = s.AddAccount("app-reader"), root.Email
 	s.root = map[string]statement.Secret{"credentials": statement.Secret(s.AddKey(root.Email))}
@@ -88,11 +86,6 @@ func furnish(t testing.TB, server *gcptest.Server) *source {
 	s.Grant(project, appRole, "serviceAccount:"+s.app.Email)
 	s.Grant(project, appRole, bystander)
 	return s
-}
-
-// newNamer is of an installation of its own.
-func newNamer() *statement.Namer {
-	return statement.NewNamer("inst_"+ident.New("tnt"), []byte("key of the test"), nil)
 }
 
 // endpoints lead all services to an address.
@@ -110,28 +103,12 @@ func (s *source) options(extra map[string]any) engine.Options {
 		"endpoints": endpoints(s.URL()), "tls_ca_path": "infra/ca",
 	}
 	maps.Copy(c, extra)
-	raw, err := json.Marshal(c)
-	if err != nil {
-		panic(err)
-	}
-	var dialer net.Dialer
-	return engine.Options{
-		Installation: "installation-1", EngineID: "eng_1", EngineName: "cloud", Node: "node-1", Epoch: 1,
-		Config: raw, Root: s.root, Namer: s.namer, Dial: dialer.DialContext, Logger: slog.New(slog.DiscardHandler),
-		Secret: func(context.Context, string) (map[string]statement.Secret, error) {
-			return map[string]statement.Secret{"certificate": statement.Secret(s.CA)}, nil
-		},
-	}
+	return enginetest.Options(c, s.root, s.namer, map[string]map[string]statement.Secret{"infra/ca": {"certificate": statement.Secret(s.CA)}})
 }
 
 func open(t testing.TB, o engine.Options) *gcp.Engine {
 	t.Helper()
-	e, err := gcp.Type{}.Open(t.Context(), o)
-	if err != nil {
-		t.Fatalf("open: %v", err)
-	}
-	t.Cleanup(e.Close)
-	return e.(*gcp.Engine)
+	return enginetest.Open[*gcp.Engine](t, gcp.Type{}, o)
 }
 
 func (s *source) open(t testing.TB, extra map[string]any) *gcp.Engine {
@@ -141,11 +118,7 @@ func (s *source) open(t testing.TB, extra map[string]any) *gcp.Engine {
 
 func parseRole(t testing.TB, document string) engine.Role {
 	t.Helper()
-	r, err := gcp.Type{}.ParseRole(json.RawMessage(document))
-	if err != nil {
-		t.Fatalf("parse the role %s: %v", document, err)
-	}
-	return r
+	return enginetest.ParseRole(t, gcp.Type{}, document)
 }
 
 func plan(t testing.TB, e engine.Engine, role string) *engine.Plan {

@@ -2,7 +2,6 @@ package mongodb_test
 
 import (
 	"context"
-	"encoding/json"
 	"flag"
 	"maps"
 	"os"
@@ -107,12 +106,7 @@ func (s *source) options(extra map[string]any) engine.Options {
 
 func open(t testing.TB, o engine.Options) *mongodb.Engine {
 	t.Helper()
-	e, err := mongodb.Type{}.Open(t.Context(), o)
-	if err != nil {
-		t.Fatalf("open: %v", err)
-	}
-	t.Cleanup(e.Close)
-	return e.(*mongodb.Engine)
+	return enginetest.Open[*mongodb.Engine](t, mongodb.Type{}, o)
 }
 
 func (s *source) open(t testing.TB, extra map[string]any) *mongodb.Engine {
@@ -122,11 +116,7 @@ func (s *source) open(t testing.TB, extra map[string]any) *mongodb.Engine {
 
 func parseRole(t testing.TB, document string) engine.Role {
 	t.Helper()
-	r, err := mongodb.Type{}.ParseRole(json.RawMessage(document))
-	if err != nil {
-		t.Fatalf("parse the role %s: %v", document, err)
-	}
-	return r
+	return enginetest.ParseRole(t, mongodb.Type{}, document)
 }
 
 func plan(t testing.TB, e engine.Engine, role string) *engine.Plan {

@@ -1,7 +1,6 @@
 package mysql_test
 
 import (
-	"encoding/json"
 	"flag"
 	"fmt"
 	"maps"
@@ -77,12 +76,7 @@ func (s *source) options(extra map[string]any) engine.Options {
 
 func open(t testing.TB, o engine.Options) *mysql.Engine {
 	t.Helper()
-	e, err := mysql.Type{}.Open(t.Context(), o)
-	if err != nil {
-		t.Fatalf("open: %v", err)
-	}
-	t.Cleanup(e.Close)
-	return e.(*mysql.Engine)
+	return enginetest.Open[*mysql.Engine](t, mysql.Type{}, o)
 }
 
 func (s *source) open(t testing.TB, extra map[string]any) *mysql.Engine {
@@ -98,15 +92,7 @@ func (s *source) reader(t testing.TB) engine.Role {
 
 func parseRole(t testing.TB, document map[string]any) engine.Role {
 	t.Helper()
-	raw, err := json.Marshal(document)
-	if err != nil {
-		t.Fatal(err)
-	}
-	r, err := mysql.Type{}.ParseRole(raw)
-	if err != nil {
-		t.Fatalf("parse the role %s: %v", raw, err)
-	}
-	return r
+	return enginetest.ParseRole(t, mysql.Type{}, document)
 }
 
 // credential is one that was issued.

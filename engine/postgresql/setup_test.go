@@ -14,6 +14,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/scaivault/scaivault/engine"
+	"github.com/scaivault/scaivault/engine/enginetest"
 	"github.com/scaivault/scaivault/engine/postgresql"
 	"github.com/scaivault/scaivault/internal/ident"
 	"github.com/scaivault/scaivault/internal/statement"
@@ -93,21 +94,12 @@ func (s *source) open(t testing.TB, extra map[string]any) *postgresql.Engine {
 
 func openEngine(t testing.TB, o engine.Options) *postgresql.Engine {
 	t.Helper()
-	e, err := postgresql.Type{}.Open(t.Context(), o)
-	if err != nil {
-		t.Fatalf("open: %v", err)
-	}
-	t.Cleanup(e.Close)
-	return e.(*postgresql.Engine)
+	return enginetest.Open[*postgresql.Engine](t, postgresql.Type{}, o)
 }
 
 func parseRole(t testing.TB, document string) engine.Role {
 	t.Helper()
-	r, err := postgresql.Type{}.ParseRole(json.RawMessage(document))
-	if err != nil {
-		t.Fatalf("parse role: %v", err)
-	}
-	return r
+	return enginetest.ParseRole(t, postgresql.Type{}, document)
 }
 
 const (

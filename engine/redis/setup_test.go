@@ -2,7 +2,6 @@ package redis_test
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"flag"
 	"maps"
@@ -60,12 +59,7 @@ func (s *source) options(extra map[string]any) engine.Options {
 
 func open(t testing.TB, o engine.Options) *redis.Engine {
 	t.Helper()
-	e, err := redis.Type{}.Open(t.Context(), o)
-	if err != nil {
-		t.Fatalf("open: %v", err)
-	}
-	t.Cleanup(e.Close)
-	return e.(*redis.Engine)
+	return enginetest.Open[*redis.Engine](t, redis.Type{}, o)
 }
 
 func (s *source) open(t testing.TB, extra map[string]any) *redis.Engine {
@@ -75,11 +69,7 @@ func (s *source) open(t testing.TB, extra map[string]any) *redis.Engine {
 
 func parseRole(t testing.TB, document string) engine.Role {
 	t.Helper()
-	r, err := redis.Type{}.ParseRole(json.RawMessage(document))
-	if err != nil {
-		t.Fatalf("parse the role %s: %v", document, err)
-	}
-	return r
+	return enginetest.ParseRole(t, redis.Type{}, document)
 }
 
 // credential is one that was issued.

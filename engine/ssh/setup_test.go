@@ -13,6 +13,7 @@ import (
 	driver "golang.org/x/crypto/ssh"
 
 	"github.com/scaivault/scaivault/engine"
+	"github.com/scaivault/scaivault/engine/enginetest"
 	"github.com/scaivault/scaivault/engine/ssh"
 	"github.com/scaivault/scaivault/internal/ident"
 	"github.com/scaivault/scaivault/internal/statement"
@@ -69,13 +70,7 @@ func newRoot(t testing.TB, config fields) map[string]statement.Secret {
 
 func open(t testing.TB, o engine.Options) *ssh.Engine {
 	t.Helper()
-	opened, err := ssh.Type{}.Open(t.Context(), o)
-	if err != nil {
-		t.Fatalf("open the engine: %v", err)
-	}
-	e := opened.(*ssh.Engine)
-	t.Cleanup(e.Close)
-	return e
+	return enginetest.Open[*ssh.Engine](t, ssh.Type{}, o)
 }
 
 func newRole(t testing.TB, spec fields) engine.Role {
