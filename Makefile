@@ -8,7 +8,7 @@ TOOLS := .cache/tools
 EXCEPTIONS := .cache/exceptions
 
 # What the tests run against; each is a target that brings it.
-SERVERS := postgres mysql redis rabbitmq mongodb sshd moto
+SERVERS := postgres mysql redis rabbitmq mongodb sshd moto cloud-tools
 
 # Packages tested at the same time: each may run several database servers.
 TEST_PACKAGES ?= 2
@@ -149,6 +149,10 @@ test-mongodb: ## The tests of the engine for MongoDB on a real one: MONGODB_URL=
 moto: ## Bring the moto that the tests use in the place of AWS
 	@mkdir -p .cache && touch $(EXCEPTIONS)
 	@scripts/install-moto.sh $(EXCEPTIONS)
+
+cloud-tools: ## Bring the Azure CLI, and Google's library for Python, that the tests log in with
+	@mkdir -p .cache && touch $(EXCEPTIONS)
+	@scripts/install-cloud-tools.sh $(EXCEPTIONS)
 
 rgw: ## Bring the Ceph that test-rgw uses
 	@scripts/install-rgw.sh

@@ -71,7 +71,7 @@ Where the server is and who is asking comes from SCAIVAULT_URL, SCAIVAULT_TOKEN
 from ~/.scaivault/config.json, which "scaivault auth login" writes.
 
 Exit codes: 0 done, 1 failed, 2 not authenticated, 3 not allowed, 4 not found,
-5 the request or the command line is not valid. "run" and "ssh" end with their command's.`,
+5 the request or the command line is not valid. "run", "ssh" and "az" end with their command's.`,
 		SilenceErrors: true,
 		SilenceUsage:  true,
 	}
@@ -100,7 +100,7 @@ Exit codes: 0 done, 1 failed, 2 not authenticated, 3 not allowed, 4 not found,
 			root.AddCommand(c)
 		}
 	}
-	add("use", a.runCommand(), a.sshCommand(), a.awsCommand(), a.dynamicCommand(), a.secretsCommand())
+	add("use", a.runCommand(), a.sshCommand(), a.azCommand(), a.awsCommand(), a.gcpCommand(), a.dynamicCommand(), a.secretsCommand())
 	add("manage", a.authCommand(), a.policiesCommand(), a.rotationCommand(), a.secretPoliciesCommand(), a.auditCommand(), a.clockCommand(), a.resumeCommand(), a.configCommand())
 	add("host", a.serverCommand(), a.devCommand(), a.bootstrapCommand(), a.backupCommand(), a.restoreCommand(), a.customCommand())
 	add("target", a.sshHostCommand())

@@ -66,10 +66,17 @@ REDIS_HOST, REDIS_PORT and REDIS_TLS, if the caller may read the engine at all. 
 MongoDB it is MONGODB_URI, as mongosh and all drivers take it, if the caller may read
 the engine. For AWS it is AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_SESSION_TOKEN,
 which is empty for an IAM user, and AWS_REGION if the caller may read the engine. For
-Google Cloud it is GOOGLE_APPLICATION_CREDENTIALS, the path of a file with the key, which
-only this user may read and which is removed when the command has ended, or for a token
-CLOUDSDK_AUTH_ACCESS_TOKEN and GOOGLE_OAUTH_ACCESS_TOKEN. Who may see the environment of
-the command sees its password: root, and the same user. With --env the command finds these names only:
+Google Cloud it is GOOGLE_APPLICATION_CREDENTIALS, which libraries and Terraform read, and
+CLOUDSDK_AUTH_CREDENTIAL_FILE_OVERRIDE, which gcloud reads, both the path of a file with
+the key, which only this user may read and which is removed when the command has ended;
+for a token CLOUDSDK_AUTH_ACCESS_TOKEN, which gcloud reads, and GOOGLE_OAUTH_ACCESS_TOKEN,
+which Terraform reads. Another login to Google Cloud in the environment is hidden from the
+command. For Azure it is AZURE_CLIENT_ID, AZURE_CLIENT_SECRET and AZURE_TENANT_ID, which
+libraries and kubelogin read, and the same with ARM_, which Terraform reads; the Azure CLI
+reads none: scaivault az.
+
+Who may see the environment of the command sees its password: root, and the same user.
+With --env the command finds these names only:
 
   --env DB_USER=username --env DB_PASS=password --env DB_HOST=host
   --env 'DATABASE_URL=mysql://{{username}}:{{password|url}}@{{host}}:{{port}}/app'
@@ -120,7 +127,11 @@ func (a *app) run(ctx context.Context, c *client.Client, o runOptions, args []st
 		return err
 	}
 	go a.keepAlive(ctx, lease)
-	return a.attend(signals, path, args, append(a.childEnviron(), variables...))
+	environ := a.childEnviron()
+	if len(mapping) == 0 {
+		environ = without(environ, found.rivals())
+	}
+	return a.attend(signals, a.child(path, args, append(environ, variables...)))
 }
 
 // catchSignals keeps signals from ending this process until release is called.
@@ -161,16 +172,20 @@ func obtain(ctx context.Context, c *client.Client, creds, ttl string, options cl
 	return lease, err
 }
 
+// child is a command that has the input and output of this process.
+func (a *app) child(path string, args, environ []string) *exec.Cmd {
+	return &exec.Cmd{Path: path, Args: args, Env: environ, Stdin: a.In, Stdout: a.Out, Stderr: a.Err}
+}
+
 // attend runs a command to its end, passes signals to it, and answers its exit code as an error.
-func (a *app) attend(signals <-chan os.Signal, path string, args, environ []string) error {
+func (a *app) attend(signals <-chan os.Signal, child *exec.Cmd) error {
 	select {
 	case s := <-signals: // before there is a command to pass it to
 		return &childExit{code: signalCode(s)}
 	default:
 	}
-	child := &exec.Cmd{Path: path, Args: args, Env: environ, Stdin: a.In, Stdout: a.Out, Stderr: a.Err}
 	if err := child.Start(); err != nil {
-		a.say("run %s: %v", args[0], err)
+		a.say("run %s: %v", child.Args[0], err)
 		return &childExit{code: 126}
 	}
 	done := make(chan struct{})
@@ -256,7 +271,13 @@ func signalCode(s os.Signal) int {
 
 // childEnviron is this process's environment without what it logs in with.
 func (a *app) childEnviron() []string {
-	return slices.DeleteFunc(slices.Clone(a.Environ), func(v string) bool {
-		return strings.HasPrefix(v, "SCAIVAULT_TOKEN=") || strings.HasPrefix(v, "SCAIVAULT_CLIENT_SECRET=")
+	return without(a.Environ, []string{"SCAIVAULT_TOKEN", "SCAIVAULT_CLIENT_SECRET"})
+}
+
+// without is an environment that lacks some variables.
+func without(environ, names []string) []string {
+	return slices.DeleteFunc(slices.Clone(environ), func(v string) bool {
+		name, _, _ := strings.Cut(v, "=")
+		return slices.Contains(names, name)
 	})
 }

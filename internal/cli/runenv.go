@@ -68,12 +68,23 @@ func usual(plugin string) map[string]string {
 			"AWS_ACCESS_KEY_ID": "access_key_id", "AWS_SECRET_ACCESS_KEY": "secret_access_key", "AWS_SESSION_TOKEN": "session_token",
 			"AWS_REGION": "region",
 		}
-	case "gcp": // a key as a file, as all libraries of Google want it; a token as gcloud and Terraform read it
+	case "gcp":
+		// A key is a file: the first name is what Google's libraries and Terraform read, the second what gcloud
+		// does, which ignores the first (https://docs.cloud.google.com/sdk/docs/authenticate). A token is read by
+		// gcloud, and by Terraform (https://registry.terraform.io/providers/hashicorp/google/latest/docs/guides/provider_reference);
+		// the libraries have no variable for one (https://github.com/googleapis/google-auth-library-python/issues/1165).
 		return map[string]string{
-			"GOOGLE_APPLICATION_CREDENTIALS": "key_file", "CLOUDSDK_AUTH_ACCESS_TOKEN": "access_token", "GOOGLE_OAUTH_ACCESS_TOKEN": "access_token",
+			"GOOGLE_APPLICATION_CREDENTIALS": "key_file", "CLOUDSDK_AUTH_CREDENTIAL_FILE_OVERRIDE": "key_file",
+			"CLOUDSDK_AUTH_ACCESS_TOKEN": "access_token", "GOOGLE_OAUTH_ACCESS_TOKEN": "access_token",
 		}
-	case "azure": // as the libraries of Microsoft read them
-		return map[string]string{"AZURE_CLIENT_ID": "client_id", "AZURE_CLIENT_SECRET": "client_secret", "AZURE_TENANT_ID": "tenant_id"}
+	case "azure":
+		// The first three as the libraries of Microsoft read them, and kubelogin
+		// (https://azure.github.io/kubelogin/concepts/login-modes/sp.html); the others as Terraform does
+		// (https://registry.terraform.io/providers/hashicorp/azurerm/latest/docs/guides/service_principal_client_secret).
+		return map[string]string{
+			"AZURE_CLIENT_ID": "client_id", "AZURE_CLIENT_SECRET": "client_secret", "AZURE_TENANT_ID": "tenant_id",
+			"ARM_CLIENT_ID": "client_id", "ARM_CLIENT_SECRET": "client_secret", "ARM_TENANT_ID": "tenant_id",
+		}
 	case "mongodb": // its programs read nothing by themselves, and all take a URI
 		return map[string]string{"MONGODB_URI": "uri"}
 	}
@@ -95,24 +106,44 @@ func mongodbURI(connectionURL string, credential map[string]string) string {
 	return scheme + "://" + url.UserPassword(credential["username"], credential["password"]).String() + "@" + hosts + "/?" + parameters.Encode()
 }
 
+// kind is the kind of source. A user name with a password from an engine that may not
+// be read is taken for PostgreSQL's, an access key for one of AWS, a service account
+// for Google's, a tenant for one of Azure.
+func (n connection) kind() string {
+	switch {
+	case n.plugin != "":
+		return n.plugin
+	case n.fields["password"] != "":
+		return "postgresql"
+	case n.fields["access_key_id"] != "":
+		return "aws"
+	case n.fields["service_account_email"] != "":
+		return "gcp"
+	case n.fields["tenant_id"] != "":
+		return "azure"
+	}
+	return ""
+}
+
+// rivals are variables that would let the command log in as somebody else: gcloud takes a token before the
+// file with a key, and Terraform what names its credentials before Google's own variable.
+func (n connection) rivals() []string {
+	if n.kind() != "gcp" {
+		return nil
+	}
+	return []string{
+		"CLOUDSDK_AUTH_ACCESS_TOKEN", "CLOUDSDK_AUTH_ACCESS_TOKEN_FILE", "CLOUDSDK_AUTH_CREDENTIAL_FILE_OVERRIDE",
+		"GOOGLE_OAUTH_ACCESS_TOKEN", "GOOGLE_CREDENTIALS", "GOOGLE_CLOUD_KEYFILE_JSON", "GCLOUD_KEYFILE_JSON",
+		"GOOGLE_APPLICATION_CREDENTIALS",
+	}
+}
+
 // environment gives the command its variables: those asked for, else those that
-// the source's own programs expect. A user name with a password from an engine
-// that may not be read is taken for PostgreSQL's, an access key for one of AWS,
-// a service account for Google's, a tenant for one of Azure.
+// the source's own programs expect.
 func (n connection) environment(mapping map[string]string) ([]string, error) {
 	asked := len(mapping) > 0
-	switch {
-	case asked:
-	case n.plugin == "" && n.fields["password"] != "":
-		mapping = usual("postgresql")
-	case n.plugin == "" && n.fields["access_key_id"] != "":
-		mapping = usual("aws")
-	case n.plugin == "" && n.fields["service_account_email"] != "":
-		mapping = usual("gcp")
-	case n.plugin == "" && n.fields["tenant_id"] != "":
-		mapping = usual("azure")
-	default:
-		mapping = usual(n.plugin)
+	if !asked {
+		mapping = usual(n.kind())
 	}
 	var variables []string
 	for _, name := range slices.Sorted(maps.Keys(mapping)) {

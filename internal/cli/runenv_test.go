@@ -48,7 +48,7 @@ func TestEnvironmentNamesTheFieldsThatWereAskedFor(t *testing.T) {
 		{plugin: "mongodb", want: []string{"MONGODB_URI=m"}},
 		{plugin: "mysql", want: []string{"MYSQL_HOST=h", "MYSQL_PWD=p", "MYSQL_USER=u"}},
 		{plugin: "gcp", want: []string{"CLOUDSDK_AUTH_ACCESS_TOKEN=t", "GOOGLE_OAUTH_ACCESS_TOKEN=t"}},
-		{plugin: "azure", want: []string{"AZURE_CLIENT_ID=c", "AZURE_CLIENT_SECRET=s", "AZURE_TENANT_ID=t"}},
+		{plugin: "azure", want: []string{"ARM_CLIENT_ID=c", "ARM_CLIENT_SECRET=s", "ARM_TENANT_ID=t", "AZURE_CLIENT_ID=c", "AZURE_CLIENT_SECRET=s", "AZURE_TENANT_ID=t"}},
 		{plugin: "another", fails: true},
 		{plugin: "another", mapping: map[string]string{"WHO": "username"}, want: []string{"WHO=u"}},
 		{plugin: "postgresql", mapping: map[string]string{"WHO": "username"}, want: []string{"WHO=u"}},

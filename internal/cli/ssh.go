@@ -85,7 +85,7 @@ func (a *app) ssh(ctx context.Context, c *client.Client, creds, ttl, destination
 	if params["username"] == nil && len(principals) > 0 {
 		options = append(options, "-l", principals[0])
 	}
-	return a.attend(signals, path, slices.Concat([]string{"ssh"}, options, []string{destination}, args), a.childEnviron())
+	return a.attend(signals, a.child(path, slices.Concat([]string{"ssh"}, options, []string{destination}, args), a.childEnviron()))
 }
 
 // loginName is the user of a destination, as ssh reads it: [user@]host or ssh://[user@]host[:port].

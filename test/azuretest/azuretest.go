@@ -67,6 +67,7 @@ type Server struct {
 	served     int
 	unfiltered bool // lists of role assignments
 	writing    bool // the request that has the lock
+	hidden     int  // how many times the subscription is still not shown
 }
 
 // Option changes how a server works.

@@ -125,6 +125,10 @@ func (s *Server) find(r *http.Request) (op string, serve func(http.ResponseWrite
 		return "HEAD /", func(w http.ResponseWriter) { w.WriteHeader(http.StatusOK) }
 	case r.Method == http.MethodGet && strings.HasPrefix(path, s.Scope()+"/resourceGroups/") && strings.Count(path, "/") == 4:
 		return "GET resource group", func(w http.ResponseWriter) { s.getResourceGroup(w, r) }
+	case r.Method == http.MethodGet && path == "/adfs/.well-known/openid-configuration":
+		return "GET login", s.describeLogin
+	case r.Method == http.MethodGet && path == "/subscriptions":
+		return "GET subscriptions", func(w http.ResponseWriter) { s.listSubscriptions(w, r) }
 	}
 	for _, one := range routes {
 		match := one.form.FindStringSubmatch(path)
