@@ -100,7 +100,7 @@ func (s *Server) verify(assertion string) (*serviceAccount, error) {
 	if len(parts) != 3 || decode(parts[0], &header) != nil || decode(parts[1], &claims) != nil {
 		return nil, invalidGrant("Bad Request")
 	}
-	signature, err := base64.RawURLEncoding.DecodeString(parts[2])
+	signature, err := unpadded(parts[2])
 	now, issued, expires := s.now(), time.Unix(claims.Issued, 0), time.Unix(claims.Expires, 0)
 	switch a := s.accounts[claims.Issuer]; {
 	case err != nil, header.Algorithm != "RS256", claims.Audience != tokenAudience, claims.Scope == "":
@@ -124,11 +124,16 @@ func (s *Server) verify(assertion string) (*serviceAccount, error) {
 }
 
 func decode(part string, into any) error {
-	text, err := base64.RawURLEncoding.DecodeString(part)
+	text, err := unpadded(part)
 	if err != nil {
 		return err
 	}
 	return json.Unmarshal(text, into)
+}
+
+// unpadded takes padding, too, which older ones of Google's libraries send.
+func unpadded(part string) ([]byte, error) {
+	return base64.RawURLEncoding.DecodeString(strings.TrimRight(part, "="))
 }
 
 // exchangeToken takes the token of another issuer (RFC 8693). The form has the names of that RFC; the
