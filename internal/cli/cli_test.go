@@ -181,7 +181,7 @@ func TestEveryCommandExplainsItself(t *testing.T) {
 	var out, complaints strings.Builder
 	for _, args := range [][]string{
 		{"--help"}, {"dynamic", "--help"}, {"dynamic", "engines", "--help"}, {"dynamic", "roles", "--help"}, {"dynamic", "leases", "--help"},
-		{"secrets", "--help"}, {"policies", "--help"}, {"auth", "--help"}, {"audit", "--help"}, {"config", "--help"}, {"run", "--help"}, {"ssh", "--help"}, {"ssh-host", "--help"},
+		{"secrets", "--help"}, {"policies", "--help"}, {"auth", "--help"}, {"audit", "--help"}, {"config", "--help"}, {"run", "--help"}, {"ssh", "--help"}, {"az", "--help"}, {"aws", "--help"}, {"gcp", "--help"}, {"ssh-host", "--help"},
 		{"server", "--help"}, {"dev", "--help"}, {"bootstrap", "--help"},
 	} {
 		out.Reset()

@@ -23,7 +23,7 @@ func TestKeyFile(t *testing.T) {
 	if text, err := os.ReadFile(path); err != nil || string(text) != `{"type": "service_account"}` {
 		t.Errorf("the file holds %s, %v", text, err)
 	}
-	if got, err := n.environment(nil); err != nil || !slices.Equal(got, []string{"GOOGLE_APPLICATION_CREDENTIALS=" + path}) {
+	if got, err := n.environment(nil); err != nil || !slices.Equal(got, []string{"CLOUDSDK_AUTH_CREDENTIAL_FILE_OVERRIDE=" + path, "GOOGLE_APPLICATION_CREDENTIALS=" + path}) {
 		t.Errorf("the command finds %v, %v", got, err)
 	}
 	remove()

@@ -17,7 +17,8 @@ func TestGCPGuide(t *testing.T) {
 	t.Parallel()
 	const guide, project, bound = "../../docs/engines/gcp.md", "my-project-123", "roles/storage.objectViewer"
 	all, count := blocks(t, guide)
-	if count["sh"] != 1 || count["yaml"] != 1 || count["gcloud"] != 1 || len(all) != 3+count["json"] {
+	// The kubeconfig is used by the tests of test/e2e.
+	if count["sh"] != 1 || count["yaml"] != 1 || count["gcloud"] != 1 || count["kubeconfig"] != 1 || len(all) != 4+count["json"] {
 		t.Fatalf("%s has blocks that this test does not run: %v", guide, count)
 	}
 	text, err := os.ReadFile(guide)

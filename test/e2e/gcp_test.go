@@ -15,6 +15,7 @@ import (
 	"github.com/scaivault/scaivault/api"
 	"github.com/scaivault/scaivault/client"
 	"github.com/scaivault/scaivault/test/gcptest"
+	"github.com/scaivault/scaivault/test/servertest"
 )
 
 const gcpProject = "projects/" + gcptest.Project
@@ -56,7 +57,7 @@ func (v *vault) gcpEngine(t *testing.T, source *gcptest.Server) {
 	}
 	own := []map[string]any{{"resource": gcpProject, "roles": []string{"roles/app.reader"}}}
 	v.role(t, "cloud", client.Document{"name": "key", "credential_type": "service_account_key", "service_account_email": app.Email})
-	v.role(t, "cloud", client.Document{"name": "own-key", "credential_type": "service_account_key", "bindings": own})
+	v.role(t, "cloud", client.Document{"name": "own", "credential_type": "service_account_key", "bindings": own})
 	v.role(t, "cloud", client.Document{"name": "token", "credential_type": "access_token", "service_account_email": app.Email})
 }
 
@@ -106,7 +107,7 @@ func TestRunGCP(t *testing.T) {
 		t.Errorf("another login is seen: %s", out)
 	}
 	python, ok := cloudTool(t, "python3")
-	for role, account := range map[string]string{"key": "app-reader@", "own-key": "v-own-key-"} {
+	for role, account := range map[string]string{"key": "app-reader@", "own": "v-own-"} {
 		out := run(role, "gcloud", "projects", "list")
 		var key map[string]string
 		if text, private := strings.CutPrefix(out, "key 600\n"); !private || json.Unmarshal([]byte(text), &key) != nil || !strings.HasPrefix(key["client_email"], account) {
@@ -209,17 +210,22 @@ func TestGCPExecCredential(t *testing.T) {
 	}
 }
 
-// kubectl asks a cluster something, with a kubeconfig as the help of the command has it.
+// kubectl asks a cluster something, with the user of the guide's kubeconfig.
 func (v *vault) kubectl(t *testing.T, program, cluster, version, kept string) {
 	t.Helper()
+	guide, err := servertest.Guide("gcp.md", "kubeconfig")
+	if err != nil {
+		t.Fatal(err)
+	}
 	plugin := v.command(t)
+	user := strings.NewReplacer("k8s.io/v1\n", "k8s.io/"+version+"\n", "command: scaivault", "command: "+plugin.Path, "/run/user/1000/gke.json", kept).Replace(guide[0])
+	document := fmt.Sprintf(`apiVersion: v1
+kind: Config
+current-context: gke
+contexts: [{name: gke, context: {cluster: gke, user: gke}}]
+clusters: [{name: gke, cluster: {server: %q, insecure-skip-tls-verify: true}}]
+%s`, cluster, user)
 	config := filepath.Join(t.TempDir(), "config")
-	document := fmt.Sprintf(`{"apiVersion": "v1", "kind": "Config", "current-context": "gke",
-		"contexts": [{"name": "gke", "context": {"cluster": "gke", "user": "gke"}}],
-		"clusters": [{"name": "gke", "cluster": {"server": %q, "insecure-skip-tls-verify": true}}],
-		"users": [{"name": "gke", "user": {"exec": {"apiVersion": "client.authentication.k8s.io/%s", "command": %q,
-			"args": ["gcp", "exec-credential", "cloud/token", "--cache", %q], "interactiveMode": "Never"}}}]}`,
-		cluster, version, plugin.Path, kept)
 	if err := os.WriteFile(config, []byte(document), 0o600); err != nil {
 		t.Fatal(err)
 	}
