@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -49,22 +50,30 @@ func (a *app) newAzLogin(az string, lease *client.Lease) (*azLogin, error) {
 		l.close()
 		return nil, fmt.Errorf("bring your settings of az: %w", err)
 	}
-	// What az tells Microsoft of its use is sent by a process that outlives it, and writes to the folder.
-	l.environ = append(a.childEnviron(), "AZURE_CONFIG_DIR="+folder, "AZURE_CORE_COLLECT_TELEMETRY=no")
+	// Nothing may outlive the folder: a keyring that the secret is kept in, or the process that sends Microsoft
+	// what az tells of its use, and writes there (https://learn.microsoft.com/cli/azure/azure-cli-configuration).
+	l.environ = append(a.childEnviron(), "AZURE_CONFIG_DIR="+folder, "AZURE_CORE_ENCRYPT_TOKEN_CACHE=no", "AZURE_CORE_COLLECT_TELEMETRY=no")
 	return l, nil
 }
 
 // bringSettings makes hold what the user has set, and lets his extensions be found; his logins stay where they
 // are. Only what az changes when it logs in is copied.
 func (l *azLogin) bringSettings() error {
-	own := first(l.app.env("AZURE_CONFIG_DIR"), filepath.Join(l.app.env("HOME"), ".azure"))
+	own := l.app.env("AZURE_CONFIG_DIR")
+	switch home := l.app.env("HOME"); {
+	case own != "":
+	case home == "": // and not the working folder: settings decide to whom the secret is sent
+		return nil
+	default:
+		own = filepath.Join(home, ".azure")
+	}
 	for _, name := range []string{"config", "clouds.config"} {
 		settings, err := os.ReadFile(filepath.Join(own, name))
 		if errors.Is(err, fs.ErrNotExist) {
 			continue
 		}
 		if err == nil {
-			err = os.WriteFile(filepath.Join(l.folder, name), settings, 0o600)
+			err = os.WriteFile(filepath.Join(l.folder, name), settings, 0o600) //nolint:gosec // names of ours, in a folder of ours
 		}
 		if err != nil {
 			return err
@@ -98,11 +107,12 @@ func (l *azLogin) untilUsable(signals <-chan os.Signal, subscription bool) error
 
 // run logs az in and answers whether it sees a subscription. az replaces @- by what it reads from its standard
 // input, so that the secret is in no list of processes; joined with =, for a secret may begin with a hyphen
-// (https://github.com/MicrosoftDocs/azure-docs-cli/issues/4488).
+// (https://github.com/MicrosoftDocs/azure-docs-cli/issues/4488). It would write what it has read to a log that the
+// user has set.
 func (l *azLogin) run(signals <-chan os.Signal) (subscription bool, err error) {
 	var out, said bytes.Buffer
 	err = l.app.attend(signals, &exec.Cmd{
-		Path: l.az, Env: l.environ, Stdin: strings.NewReader(l.secret), Stdout: &out, Stderr: &said,
+		Path: l.az, Env: append(slices.Clone(l.environ), "AZURE_LOGGING_ENABLE_LOG_FILE=no"), Stdin: strings.NewReader(l.secret), Stdout: &out, Stderr: &said,
 		Args: []string{
 			"az", "login", "--service-principal", "--username", l.clientID, "--tenant", l.tenantID, "--password=@-",
 			"--allow-no-subscriptions", "--only-show-errors", "--output", "json",

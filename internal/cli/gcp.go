@@ -36,7 +36,7 @@ func (a *app) gcpExecCredential() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return json.NewEncoder(a.Out).Encode(execCredential{a.execVersion(), "ExecCredential", status}) //nolint:gosec // to print it is what the command is for
+			return json.NewEncoder(a.Out).Encode(execCredential{a.execVersion(), "ExecCredential", status})
 		})
 	cmd.Long = `Print a new access token of Google Cloud as an ExecCredential, which kubectl and its
 libraries want of a credential plugin. GKE takes it as it takes gcloud's. In the

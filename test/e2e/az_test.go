@@ -62,7 +62,7 @@ func (u *azUser) settings(t *testing.T) {
 		"endpoint_active_directory_graph_resource_id = " + u.source.URL(), "",
 	}, "\n")
 	for name, content := range map[string]string{
-		"config": "[cloud]\nname = tests\n", "clouds.config": clouds, "ca.pem": u.source.CA, "service_principal_entries.json": "[]",
+		"config": "[cloud]\nname = tests\n[logging]\nenable_log_file = yes\nlog_dir = " + u.own + "\n", "clouds.config": clouds, "ca.pem": u.source.CA, "service_principal_entries.json": "[]",
 	} {
 		if err := os.WriteFile(filepath.Join(u.own, name), []byte(content), 0o600); err != nil {
 			t.Fatal(err)
@@ -74,7 +74,7 @@ func (u *azUser) settings(t *testing.T) {
 func (u *azUser) program(t *testing.T, script string) {
 	t.Helper()
 	u.path = t.TempDir()
-	if err := os.WriteFile(filepath.Join(u.path, "az"), []byte("#!/bin/sh\n"+script+"\n"), 0o700); err != nil { //nolint:gosec // a program
+	if err := os.WriteFile(filepath.Join(u.path, "az"), []byte("#!/bin/sh\n"+script+"\n"), 0o700); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -159,13 +159,24 @@ func TestAz(t *testing.T) {
 	if info, err := os.Stat(folder); err != nil || info.Mode().Perm() != 0o700 {
 		t.Errorf("the folder: %v, %v", info, err)
 	}
-	err = filepath.WalkDir(folder, func(path string, entry fs.DirEntry, err error) error {
+	for _, dir := range []string{folder, u.own} { // his own has a log of az
+		standsIn(t, dir, logins[0].Secret, "service_principal_entries.json")
+	}
+	if _, err := os.Stat(filepath.Join(u.own, "az.log")); err != nil {
+		t.Errorf("his settings do not hold: %v", err)
+	}
+}
+
+// standsIn wants a secret to be in one file at most.
+func standsIn(t *testing.T, dir, secret, name string) {
+	t.Helper()
+	err := filepath.WalkDir(dir, func(path string, entry fs.DirEntry, err error) error {
 		if err != nil || !entry.Type().IsRegular() {
 			return err
 		}
 		content, err := os.ReadFile(path)
-		if entry.Name() != "service_principal_entries.json" && bytes.Contains(content, []byte(logins[0].Secret)) {
-			t.Errorf("the secret stands in %s, too", entry.Name())
+		if entry.Name() != name && bytes.Contains(content, []byte(secret)) {
+			t.Errorf("the secret stands in %s, too", path)
 		}
 		return err
 	})

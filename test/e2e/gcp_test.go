@@ -83,7 +83,7 @@ func TestRunGCP(t *testing.T) {
 	t.Parallel()
 	v, source, programs := newVault(t), gcptest.Start(t), t.TempDir()
 	v.gcpEngine(t, source)
-	if err := os.WriteFile(filepath.Join(programs, "gcloud"), []byte(gcloud), 0o700); err != nil { //nolint:gosec // a program
+	if err := os.WriteFile(filepath.Join(programs, "gcloud"), []byte(gcloud), 0o700); err != nil {
 		t.Fatal(err)
 	}
 	run := func(role string, args ...string) string {
@@ -144,7 +144,7 @@ func TestGCPExecCredential(t *testing.T) {
 	v, source := newVault(t), gcptest.Start(t)
 	v.gcpEngine(t, source)
 	kept := filepath.Join(t.TempDir(), "token.json")
-	print := func(info string, args ...string) (printed struct {
+	ask := func(info string, args ...string) (printed struct {
 		APIVersion, Kind string
 		Status           struct {
 			Token               string
@@ -163,15 +163,15 @@ func TestGCPExecCredential(t *testing.T) {
 		}
 		return printed
 	}
-	first := print("", "cloud/token", "--ttl", "30m")
+	first := ask("", "cloud/token", "--ttl", "30m")
 	if first.APIVersion != "client.authentication.k8s.io/v1" || time.Until(first.Status.ExpirationTimestamp) > 30*time.Minute {
 		t.Errorf("a %s until %s", first.APIVersion, first.Status.ExpirationTimestamp)
 	}
 	if _, err := source.LogIn(t.Context(), first.Status.Token, ""); err != nil {
 		t.Errorf("the token is refused: %v", err)
 	}
-	beta := print(`{"apiVersion": "client.authentication.k8s.io/v1beta1", "kind": "ExecCredential"}`, "cloud/token", "--cache", kept)
-	again := print("", "cloud/token", "--cache", kept)
+	beta := ask(`{"apiVersion": "client.authentication.k8s.io/v1beta1", "kind": "ExecCredential"}`, "cloud/token", "--cache", kept)
+	again := ask("", "cloud/token", "--cache", kept)
 	if beta.APIVersion != "client.authentication.k8s.io/v1beta1" || again.APIVersion != first.APIVersion {
 		t.Errorf("a %s, then a %s", beta.APIVersion, again.APIVersion)
 	}
