@@ -28,10 +28,11 @@ func Pick(above ...int) (int, error) {
 	return 0, fmt.Errorf("find a free port: %d between %d and %d are taken", tries, first, last)
 }
 
-// hold keeps what it holds even when a later one is taken: ports are plenty.
+// hold keeps what it holds even when a later one is taken: ports are plenty. It claims before it looks, for
+// a look takes the port for a moment, in which who has claimed it could not listen.
 func hold(port int, above []int) bool {
 	for _, distance := range append([]int{0}, above...) {
-		if p := port + distance; p > last || !free(p) || !claim(p) {
+		if p := port + distance; p > last || !claim(p) || !free(p) {
 			return false
 		}
 	}
