@@ -184,7 +184,7 @@ func (b *bench) late() error {
 	until := p.ExpiresAt.UTC()
 	q.ExpiresAt, q.Deadline = &until, p.Deadline.UTC().Truncate(time.Millisecond)
 	q.Protocol, q.Engine, q.Installation, q.Root, q.Parameters.Engine = protocolVersion, b.options.EngineName, b.options.Installation, b.options.Root, b.config.Parameters
-	if reply, err := b.runtime.call(ctx, &q); err == nil && b.read(&q, reply, &issued{}) == nil {
+	if reply, _, err := b.runtime.call(ctx, &q); err == nil && b.read(&q, reply, &issued{}) == nil {
 		return errors.New("it made a credential whose deadline had passed a minute ago: have the source compare, in the same transaction")
 	}
 	return b.is(p.Recipe, engine.Absent)

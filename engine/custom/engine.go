@@ -62,6 +62,7 @@ type Engine struct {
 
 	all     chan struct{} // one token per call under way
 	issuing chan struct{} // one token per call under way that is no revocation
+	pauses  pauses
 	closed  chan struct{}
 	closing sync.Once
 }

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"log/slog"
 	"os"
+	"time"
 
 	"github.com/scaivault/scaivault/internal/sandbox"
 )
@@ -57,14 +58,14 @@ func (h Host) paths() *sandbox.Paths {
 }
 
 // call implements runtime.
-func (x *executable) call(ctx context.Context, q *request) (json.RawMessage, error) {
+func (x *executable) call(ctx context.Context, q *request) (json.RawMessage, time.Duration, error) {
 	path, wrong := x.host.program(x.command)
 	if wrong != "" {
-		return nil, &failure{codeStart, errors.New(wrong)}
+		return nil, 0, &failure{codeStart, errors.New(wrong)}
 	}
 	input, err := q.encode()
 	if err != nil {
-		return nil, &failure{codeStart, err}
+		return nil, 0, &failure{codeStart, err}
 	}
 	result, err := x.host.Sandbox.Run(ctx, sandbox.Command{
 		Path: path, Env: environment(), Input: append(input, '\n'), User: x.host.User, Paths: x.host.paths(),
@@ -73,9 +74,9 @@ func (x *executable) call(ctx context.Context, q *request) (json.RawMessage, err
 	})
 	q.said(x.log, string(result.Messages), result.Output)
 	if err != nil {
-		return nil, &failure{codeOf(err), err}
+		return nil, result.Processor, &failure{codeOf(err), err}
 	}
-	return result.Output, nil
+	return result.Output, result.Processor, nil
 }
 
 func codeOf(err error) string {

@@ -129,6 +129,12 @@ func printable(text string, limit int) string {
 	return text
 }
 
+// complained tells whether an error is what the program said in a reply that is well formed.
+func complained(err error) bool {
+	var known *engine.Error
+	return errors.As(err, &known) && known.Code == codeRefused
+}
+
 func failed(kind engine.Kind, code, reason string) error {
 	return &engine.Error{Kind: kind, Code: code, Reason: reason}
 }

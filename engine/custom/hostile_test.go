@@ -80,6 +80,48 @@ func TestHostilePrograms(t *testing.T) {
 	}
 }
 
+// What works hard and fails is not begun again at once, and says so without having run; what ends a
+// credential is.
+func TestPausesWhatWorksHard(t *testing.T) {
+	t.Parallel()
+	h := host(t, map[string]string{"program": checks + `case "$request" in *'"function":"revoke"'*) echo '{}'; exit;; esac
+ulimit -t 1; while :; do :; done`})
+	for name, extra := range map[string]map[string]any{
+		"exec": nil,
+		"starlark": {"runtime": "starlark", "command": "", "script": `
+def issue(ctx):
+    for i in range(1000 * 1000 * 1000):
+        pass
+def revoke(ctx):
+    return {}
+`},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			o := options(t, "program", extra)
+			var err error
+			var p *engine.Plan
+			const enough = 20
+			e := open(t, h, o)
+			for tries := 0; ; tries++ {
+				p = plan(t, e, 5*time.Minute)
+				if _, err = e.Issue(t.Context(), p); engine.KindOf(err) == engine.Busy {
+					break
+				}
+				if err == nil || tries == enough {
+					t.Fatalf("after %d tries: %v", tries, err)
+				}
+			}
+			if f := source.Fault("own", err); f.Code != "engine_unavailable" || !strings.Contains(f.Error(), "issue is paused for ") {
+				t.Errorf("%s: %v", f.Code, f)
+			}
+			if outcome, err := e.Revoke(t.Context(), p.Recipe); err != nil {
+				t.Errorf("revoke: %v, %v", outcome, err)
+			}
+		})
+	}
+}
+
 // runningIn are the processes that came of programs of a folder: the name is on their command line,
 // or they are in no folder of ours but of the user that only programs run as.
 func runningIn(t *testing.T, dir string) (left []string) {

@@ -13,8 +13,8 @@ import (
 type runtime interface {
 	// call runs one function to its end: when it returns, nothing of it is left running. It ends
 	// within ctx, which has a deadline. The reply is at most maxReply bytes; whether it is JSON is
-	// for the engine to find out. An error is a *failure.
-	call(ctx context.Context, q *request) (reply json.RawMessage, err error)
+	// for the engine to find out. spent is the processor time that it cost. An error is a *failure.
+	call(ctx context.Context, q *request) (reply json.RawMessage, spent time.Duration, err error)
 	// functions are the optional functions that there are, where the runtime knows it by itself;
 	// nil where only the program does, which then tells in its reply to check.
 	functions() []string
@@ -43,16 +43,22 @@ func (e *Engine) call(ctx context.Context, q *request, into any) error {
 		return err
 	}
 	defer done()
+	if err := e.pauses.ready(q); err != nil {
+		return err
+	}
 	deadline, _ := ctx.Deadline()
 	q.Protocol, q.Engine, q.Installation = protocolVersion, e.options.EngineName, e.options.Installation
 	q.Deadline = deadline.UTC().Truncate(time.Millisecond)
 	q.Parameters.Engine = e.config.Parameters
 	q.Root = e.options.Root
-	reply, err := e.runtime.call(ctx, q)
+	reply, spent, err := e.runtime.call(ctx, q)
 	if err != nil {
-		return e.broken(q, err)
+		err = e.broken(q, err)
+	} else {
+		err = e.read(q, reply, into)
 	}
-	return e.read(q, reply, into)
+	e.pauses.ended(q, spent, err == nil || complained(err))
+	return err
 }
 
 // turn waits until a call may begin.

@@ -12,6 +12,7 @@ import (
 
 	"github.com/scaivault/scaivault/engine"
 	"github.com/scaivault/scaivault/engine/custom"
+	"github.com/scaivault/scaivault/engine/custom/script"
 	"github.com/scaivault/scaivault/engine/enginetest"
 	"github.com/scaivault/scaivault/internal/ident"
 	"github.com/scaivault/scaivault/internal/sandbox"
@@ -23,6 +24,8 @@ func TestMain(m *testing.M) {
 	switch {
 	case len(os.Args) > 1 && os.Args[1] == sandbox.Argument:
 		os.Exit(sandbox.Main(os.Args[2:]))
+	case len(os.Args) > 1 && os.Args[1] == script.ChildFlag:
+		os.Exit(script.Child(os.Stdin, os.Stdout))
 	case filepath.Base(os.Args[0]) == keeper:
 		os.Exit(runKeeper())
 	}

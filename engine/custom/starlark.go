@@ -6,6 +6,7 @@ import (
 	"errors"
 	"log/slog"
 	"slices"
+	"time"
 
 	"github.com/scaivault/scaivault/engine"
 	"github.com/scaivault/scaivault/engine/custom/script"
@@ -40,24 +41,24 @@ func newStarlark(ctx context.Context, h Host, c *config, o engine.Options, log *
 }
 
 // call implements runtime. A script without check is well when it can be begun.
-func (s *starlark) call(ctx context.Context, q *request) (json.RawMessage, error) {
+func (s *starlark) call(ctx context.Context, q *request) (json.RawMessage, time.Duration, error) {
 	function := q.Function
 	if function == functionCheck && !slices.Contains(s.runner.Script.Functions(), function) {
 		function = ""
 	}
 	input, err := q.fields()
 	if err != nil {
-		return nil, &failure{codeStart, err}
+		return nil, 0, &failure{codeStart, err}
 	}
-	result, err := s.runner.Call(ctx, function, input)
+	result, spent, err := s.runner.Call(ctx, function, input)
 	var failed *script.Failure
 	if errors.As(err, &failed) {
-		return nil, &failure{failed.Code, failed}
+		return nil, spent, &failure{failed.Code, failed}
 	}
 	if function == "" || q.Function == functionCheck && string(result) == "{}" {
-		return json.RawMessage(`{"ok": true}`), nil
+		return json.RawMessage(`{"ok": true}`), spent, nil
 	}
-	return result, err
+	return result, spent, err
 }
 
 // functions implements runtime.

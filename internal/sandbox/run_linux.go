@@ -49,7 +49,8 @@ func (s *Sandbox) Run(ctx context.Context, c Command) (*Result, error) {
 		return &Result{}, fmt.Errorf("%w: %w", ErrNotStarted, err)
 	}
 	err = r.finish(ctx, group, c.Input)
-	return &Result{Output: r.output, Messages: r.messages, Took: time.Since(begun)}, err
+	spent := r.process.ProcessState // the supervisor's, and of all that it has waited for
+	return &Result{Output: r.output, Messages: r.messages, Took: time.Since(begun), Processor: spent.UserTime() + spent.SystemTime()}, err
 }
 
 // run is one program at work. Each pipe is named by this end of it.

@@ -57,6 +57,9 @@ type Result struct {
 	Output   []byte
 	Messages []byte
 	Took     time.Duration
+	// Processor is the time that processors spent on it: on the program, all its children, and the
+	// helpers that start, bind and kill them.
+	Processor time.Duration
 }
 
 // How a program can fail. Whichever it is, nothing of it runs any more, and the Result has what it

@@ -29,6 +29,10 @@ func confine() error {
 	if err != nil {
 		return err
 	}
+	// Of the group, which is this process's own: of a process the kernel takes one thread only.
+	if err := unix.Setpriority(unix.PRIO_PGRP, 0, 19); err != nil {
+		return fmt.Errorf("lower its priority: %w", err)
+	}
 	debug.SetTraceback("none")
 	debug.SetMemoryLimit(memory * 3 / 4) // the collector works harder before the limit ends the process
 	for resource, limit := range map[int]uint64{

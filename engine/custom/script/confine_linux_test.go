@@ -71,7 +71,7 @@ func parent() int {
 		return 1
 	}
 	r := &script.Runner{Script: parsed, Client: &http.Client{}}
-	_, err = r.Call(context.Background(), script.Issue, nil)
+	_, _, err = r.Call(context.Background(), script.Issue, nil)
 	fmt.Println(err)
 	return 1
 }

@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"os"
 	"os/exec"
+	"time"
 
 	"github.com/scaivault/scaivault/internal/statement"
 )
@@ -33,17 +34,15 @@ type Runner struct {
 	Logger *slog.Logger
 }
 
-// Call runs one function and gives the JSON object that it returned. An empty name runs the top level
-// only. It ends with ctx, and nothing of it is left running then. The error is a *Failure.
-func (r *Runner) Call(ctx context.Context, function string, input json.RawMessage) (json.RawMessage, error) {
+// Call runs one function and gives the JSON object that it returned, and the processor time that it cost.
+// An empty name runs the top level only. It ends with ctx, and nothing of it is left running then. The
+// error is a *Failure.
+func (r *Runner) Call(ctx context.Context, function string, input json.RawMessage) (result json.RawMessage, spent time.Duration, err error) {
 	c := &call{runner: r, function: function, nonce: rand.Text()}
 	var names []string
 	c.vault, names = newVault(r.Root)
-	result, err := c.run(ctx, job{Script: r.Script.text, Function: function, Input: input, Root: names, Nonce: c.nonce, Steps: steps})
-	if err != nil {
-		return nil, err
-	}
-	return result, nil
+	result, err = c.run(ctx, job{Script: r.Script.text, Function: function, Input: input, Root: names, Nonce: c.nonce, Steps: steps})
+	return result, c.spent, err
 }
 
 // call is one call under way, seen from the parent.
@@ -54,6 +53,7 @@ type call struct {
 	nonce    string
 	changed  bool // a request was begun that is no mere question
 	requests int
+	spent    time.Duration // processor time of the child
 	printed  int
 	refusal  string // the code of the wish that was not granted: the script ends with it
 }
@@ -80,6 +80,7 @@ func (c *call) run(ctx context.Context, j job) (json.RawMessage, error) {
 	late := ctx.Err() != nil
 	cancel() // kills it, whatever it still does
 	_ = child.Wait()
+	c.spent = child.ProcessState.UserTime() + child.ProcessState.SystemTime()
 	switch {
 	case err == nil:
 		return c.end(last)

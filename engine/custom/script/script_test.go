@@ -91,7 +91,8 @@ func call(t *testing.T, r *script.Runner) (json.RawMessage, error) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return r.Call(ctx, script.Issue, input)
+	result, _, err := r.Call(ctx, script.Issue, input)
+	return result, err
 }
 
 func TestCall(t *testing.T) {
@@ -246,7 +247,7 @@ def issue(ctx):
 		r, _ := runner(t, body, nil)
 		var before, after runtime.MemStats
 		runtime.ReadMemStats(&before)
-		result, err := r.Call(t.Context(), "issue", nil)
+		result, _, err := r.Call(t.Context(), "issue", nil)
 		runtime.ReadMemStats(&after)
 		if err == nil {
 			t.Errorf("%s: a result of %d bytes", name, len(result))
@@ -262,7 +263,7 @@ func TestTimeout(t *testing.T) {
 	r, _ := runner(t, "def issue(ctx):\n    for i in range(1000):\n        time.sleep(time.hour)\n", nil)
 	ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 	defer cancel()
-	_, err := r.Call(ctx, script.Issue, nil)
+	_, _, err := r.Call(ctx, script.Issue, nil)
 	var f *script.Failure
 	if !errors.As(err, &f) || f.Code != script.CodeTime {
 		t.Errorf("%v", err)
@@ -312,7 +313,7 @@ func BenchmarkCall(b *testing.B) {
 	}
 	r := &script.Runner{Script: parsed, Logger: slog.New(slog.DiscardHandler)}
 	for b.Loop() {
-		if _, err := r.Call(b.Context(), script.Issue, nil); err != nil {
+		if _, _, err := r.Call(b.Context(), script.Issue, nil); err != nil {
 			b.Fatal(err)
 		}
 	}
@@ -340,7 +341,7 @@ func TestRebinding(t *testing.T) {
 	}}
 	r.Client = engine.HTTPClient(engine.Options{Dial: dialer.DialContext}, nil, 2)
 	r.Hosts = []script.Host{{Scheme: "http", Address: "rebind.example:80"}}
-	_, err := r.Call(t.Context(), script.Issue, nil)
+	_, _, err := r.Call(t.Context(), script.Issue, nil)
 	var f *script.Failure
 	if !errors.As(err, &f) || f.Code != script.CodeHost || !slices.Equal(reached, []string{"203.0.113.7:80"}) {
 		t.Errorf("%v, reached %v", err, reached)
