@@ -17,7 +17,10 @@ const checking = "check the source"
 func (e *Engine) Check(ctx context.Context) engine.Health {
 	ctx, cancel := e.operation(ctx)
 	defer cancel()
-	h := engine.Health{Status: "healthy", TLS: "none"}
+	h := engine.Health{Status: "healthy", TLS: "none", Details: map[string]string{"root": "secret"}}
+	if e.ambient != "" {
+		h.Details["root"] = "host: " + e.ambient
+	}
 	if e.connector.verify {
 		h.TLS = "verified"
 	}
@@ -46,6 +49,7 @@ func (e *Engine) examine(ctx context.Context, start time.Time, h *engine.Health)
 	if err != nil {
 		return err
 	}
+	h.Details["identity"] = who.arn
 	if e.config.SourceID == "" && who.source() != e.source {
 		return failure(engine.WrongServer, checking+": the root credentials are of another account now", nil)
 	}
