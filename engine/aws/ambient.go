@@ -38,7 +38,8 @@ func (h Host) ambient(c *connector, log *slog.Logger) sdk.CredentialsProvider {
 	switch h.source {
 	case instanceSource:
 		way := newWay(h.metadata)
-		client := imds.New(imds.Options{Endpoint: h.metadata.url, ClientEnableState: imds.ClientEnabled, EnableFallback: sdk.FalseTernary, HTTPClient: way.client()})
+		client := imds.New(imds.Options{Endpoint: h.metadata.url, ClientEnableState: imds.ClientEnabled, EnableFallback: sdk.FalseTernary,
+			HTTPClient: way.client(), Retryer: sdk.NopRetryer{}}) // it is asked again when keys are needed again
 		steady.source = ec2rolecreds.New(func(o *ec2rolecreds.Options) { o.Client = client })
 		steady.begin, steady.explain = way.begin, way.ofInstance
 	case containerSource:
@@ -49,7 +50,9 @@ func (h Host) ambient(c *connector, log *slog.Logger) sdk.CredentialsProvider {
 			if err != nil {
 				return sdk.Credentials{}, err
 			}
-			return endpointcreds.New(h.metadata.url, func(o *endpointcreds.Options) { o.HTTPClient, o.AuthorizationToken = client, token }).Retrieve(ctx)
+			return endpointcreds.New(h.metadata.url, func(o *endpointcreds.Options) {
+				o.HTTPClient, o.AuthorizationToken, o.Retryer = client, token, sdk.NopRetryer{}
+			}).Retrieve(ctx)
 		})
 		steady.begin, steady.explain = way.begin, way.ofContainer
 	case webSource:

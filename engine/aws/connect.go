@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"io"
 	"net/http"
+	"strings"
 	"time"
 
 	sdk "github.com/aws/aws-sdk-go-v2/aws"
@@ -69,7 +70,13 @@ func newConnector(ctx context.Context, c *config, o engine.Options) (*connector,
 	}
 	client := engine.HTTPClient(o, trust, *c.MaxOpenConnections)
 	client.Transport = bounded{client.Transport}
-	return &connector{config: c, http: client, verify: c.IAMEndpoint == "" || c.IAMEndpoint[:5] == "https"}, nil
+	return &connector{config: c, http: client, verify: encrypted(c.IAMEndpoint) && encrypted(c.STSEndpoint)}, nil
+}
+
+// encrypted tells whether an endpoint is reached by TLS, as AWS's own is.
+func encrypted(endpoint string) bool {
+	scheme, _, _ := strings.Cut(endpoint, ":")
+	return endpoint == "" || strings.EqualFold(scheme, "https")
 }
 
 // bounded gives up on answers that no IAM or STS gives.

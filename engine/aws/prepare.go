@@ -35,7 +35,7 @@ func (e *Engine) PrepareRole(ctx context.Context, _ string, er engine.Role) ([]s
 			return nil
 		case gone(err):
 			return failure(engine.Misconfigured, field+": there is no "+name, nil)
-		case deniedRoot[code(err)]:
+		case denied(err):
 			warnings = append(warnings, field+": root may not look "+name+" up ("+operation(err)+"): whether it is there shows when a credential is made")
 			return nil
 		}
