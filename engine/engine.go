@@ -64,6 +64,9 @@ type Config struct {
 	Listed bool
 	// KeyLead is how long a new key of a Listed engine is published before it signs.
 	KeyLead time.Duration
+	// Bounds are the limits of a role's credentials where they depend on the configuration, too; nil where
+	// the role itself knows them (Bounded).
+	Bounds func(Role) Bounds
 	// Reconcile is what a scheduled reconcile does; "" is ReconcileOff.
 	Reconcile string
 	// ReconcileInterval is the longest time from one scheduled reconcile to the next; 1h when

@@ -17,7 +17,10 @@ const checking = "check the source"
 func (e *Engine) Check(ctx context.Context) engine.Health {
 	ctx, cancel := e.operation(ctx)
 	defer cancel()
-	h := engine.Health{Status: "healthy", TLS: "none"}
+	h := engine.Health{Status: "healthy", TLS: "none", Details: map[string]string{"root": "secret"}}
+	if e.ambient != "" {
+		h.Details["root"] = "host: " + e.ambient
+	}
 	if e.connector.verify {
 		h.TLS = "verified"
 	}
@@ -46,6 +49,7 @@ func (e *Engine) examine(ctx context.Context, start time.Time, h *engine.Health)
 	if err != nil {
 		return err
 	}
+	h.Details["identity"] = who.arn
 	if e.config.SourceID == "" && who.source() != e.source {
 		return failure(engine.WrongServer, checking+": the root credentials are of another account now", nil)
 	}
@@ -70,7 +74,7 @@ func (e *Engine) examine(ctx context.Context, start time.Time, h *engine.Health)
 	}
 	// AWS knows the path of a user only while it is there: one that is gone is looked up by its name alone.
 	name := e.newName("nobody")
-	if _, err := findUser(ctx, c, name); deniedRoot[code(err)] {
+	if _, err := findUser(ctx, c, name); denied(err) {
 		h.MissingGrants = append(h.MissingGrants, "allow iam:GetUser on users without a path that are called as "+name+" is, or no revocation is seen to be done")
 	}
 	return nil
@@ -88,9 +92,9 @@ func userRights() []string {
 // simulate lets IAM judge root's rights; tried is 0 where root may not ask that, or the source does not
 // know it.
 func (e *Engine) simulate(ctx context.Context, c clients, who identity) (missing []string, tried int, err error) {
-	principal := who.principal()
+	principal, err := e.principal(ctx, c, who)
 	if principal == "" {
-		return nil, 0, nil
+		return nil, 0, err
 	}
 	resource := "arn:" + e.config.partition() + ":iam::" + who.account + ":user" + pathPrefix + nobody
 	out, err := c.iam.SimulatePrincipalPolicy(ctx, &iam.SimulatePrincipalPolicyInput{PolicySourceArn: &principal,
@@ -107,6 +111,26 @@ func (e *Engine) simulate(ctx context.Context, c clients, who identity) (missing
 		}
 	}
 	return missing, len(out.EvaluationResults), nil
+}
+
+// principal is the ARN by which IAM knows who the identity is; empty where nobody tells. Of a session of
+// a role it is the role's, whose path the session does not name.
+func (e *Engine) principal(ctx context.Context, c clients, who identity) (string, error) {
+	name := who.role()
+	if name == "" {
+		return who.principal(), nil
+	}
+	out, err := c.iam.GetRole(ctx, &iam.GetRoleInput{RoleName: &name})
+	if err != nil {
+		if mapped := sent(checking, err); away(mapped) && code(err) == "" {
+			return "", mapped
+		}
+		return "", nil
+	}
+	if out.Role == nil || out.Role.Arn == nil {
+		return "", nil
+	}
+	return *out.Role.Arn, nil
 }
 
 // nobody is no user: names of ours end with a checksum that this has not.
@@ -148,7 +172,7 @@ func (e *Engine) probe(ctx context.Context, c clients) (missing []string, tried 
 	for _, try := range tries {
 		switch err := try(); {
 		case err == nil || gone(err):
-		case deniedRoot[code(err)]:
+		case denied(err):
 			missing = append(missing, grant(operation(err)))
 		default:
 			return nil, 0, asked(checking, err)

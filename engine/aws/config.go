@@ -23,6 +23,7 @@ const (
 type config struct {
 	engine.Settings
 	engine.TLS
+	Ambient     bool   `json:"ambient"` // root is the identity of the server's host, where its operator permits it
 	Region      string `json:"region"`
 	RoleARN     string `json:"role_arn"`
 	ExternalID  string `json:"external_id"`
@@ -48,13 +49,20 @@ func parseConfig(raw json.RawMessage) (*config, error) {
 	if err := engine.Decode(raw, c); err != nil {
 		return nil, err
 	}
-	if err := c.Complete(typeName); err != nil {
+	complete := c.Complete
+	if c.Ambient {
+		complete = c.CompleteRootless
+	}
+	if err := complete(typeName); err != nil {
 		return nil, err
 	}
 	if c.ConsistencyDelay == 0 {
 		c.ConsistencyDelay = duration.Duration(defaultConsistencyDelay)
 	}
 	if err := (engine.Rules{
+		{c.Ambient && c.RootCredentialsPath != "", "root_credentials_path is not for ambient: give one of them"},
+		{c.Ambient && (c.IAMEndpoint != "" || c.STSEndpoint != "" || c.TLS.Given()),
+			"iam_endpoint, sts_endpoint and tls_… are not for ambient: where the identity of the server's host is used is its operator's to say"},
 		{!regionForm.MatchString(c.Region), `region is missing or none: write such as "eu-central-1"`},
 		{c.RoleARN != "" && !isARN(c.RoleARN, "role"), "role_arn is not the ARN of a role"},
 		{c.ExternalID != "" && c.RoleARN == "", "external_id is for the role of role_arn, which is missing"},
@@ -108,12 +116,29 @@ func checkEndpoint(text string) string {
 // endpoint is where the root's requests go, and as whom.
 func (c *config) endpoint() string {
 	where := "region " + c.Region
+	if c.Ambient {
+		where += ", ambient"
+	}
 	for _, part := range []struct{ name, value string }{{"iam", c.IAMEndpoint}, {"sts", c.STSEndpoint}, {"as", c.RoleARN}} {
 		if part.value != "" {
 			where += ", " + part.name + " " + part.value
 		}
 	}
 	return where
+}
+
+// bounds are those of a role's credentials, which temporary keys of the root make shorter. What a root
+// secret holds is not known here.
+func (c *config) bounds(er engine.Role) engine.Bounds {
+	r, ok := er.(*role)
+	if !ok {
+		return engine.Bounds{}
+	}
+	bounds := r.Bounds()
+	if r.CredentialType == assumedRole && (c.Ambient || c.RoleARN != "") {
+		bounds.Longest = longestChained
+	}
+	return bounds
 }
 
 // partition is the part of AWS in which a region lies: ARNs begin with it.

@@ -20,6 +20,12 @@ func TestConfig(t *testing.T) {
 		"a user as role":         {map[string]any{"role_arn": "arn:aws:iam::123456789012:user/x"}, "role_arn"},
 		"external id alone":      {map[string]any{"external_id": "x1"}, "external_id"},
 		"external id of spaces":  {map[string]any{"role_arn": "arn:aws:iam::123456789012:role/x", "external_id": "a b"}, "external_id"},
+		"ambient with a root":    {map[string]any{"ambient": true}, "root_credentials_path"},
+		"ambient elsewhere":      {map[string]any{"ambient": true, "root_credentials_path": "", "sts_endpoint": "https://sts.example.com"}, "sts_endpoint"},
+		"ambient elsewhere, iam": {map[string]any{"ambient": true, "root_credentials_path": "", "iam_endpoint": "https://iam.example.com"}, "iam_endpoint"},
+		"ambient with a trust":   {map[string]any{"ambient": true, "root_credentials_path": "", "tls_ca_path": "infra/ca"}, "tls_"},
+		"no root":                {map[string]any{"ambient": false, "root_credentials_path": ""}, "root_credentials_path"},
+		"ambient as a text":      {map[string]any{"ambient": "instance", "root_credentials_path": ""}, "ambient"},
 		"too long a delay":       {map[string]any{"consistency_delay": "1h"}, "consistency_delay"},
 		"a password in the name": {map[string]any{"username_template": "hunter2"}, "username_template"},
 	}

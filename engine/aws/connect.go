@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"io"
 	"net/http"
+	"strings"
 	"time"
 
 	sdk "github.com/aws/aws-sdk-go-v2/aws"
@@ -26,6 +27,7 @@ const (
 	maxBackoff    = 4 * time.Second
 	rootLife      = time.Hour       // of the session in which root assumes role_arn
 	rootLifeSpare = 5 * time.Minute // after which it is made anew
+	rootSession   = "scaivault"     // its name
 )
 
 // keys are what requests are signed with.
@@ -50,7 +52,8 @@ type clients struct {
 }
 
 // connector makes clients. All that they send goes through the dialer of the options; they read no
-// environment, no files and no metadata service, since every setting is given here.
+// environment, no files and no metadata service, since every setting is given here. What tells the keys
+// of the host's identity is asked in ambient.go alone.
 type connector struct {
 	config *config
 	http   *http.Client
@@ -67,7 +70,13 @@ func newConnector(ctx context.Context, c *config, o engine.Options) (*connector,
 	}
 	client := engine.HTTPClient(o, trust, *c.MaxOpenConnections)
 	client.Transport = bounded{client.Transport}
-	return &connector{config: c, http: client, verify: c.IAMEndpoint == "" || c.IAMEndpoint[:5] == "https"}, nil
+	return &connector{config: c, http: client, verify: encrypted(c.IAMEndpoint) && encrypted(c.STSEndpoint)}, nil
+}
+
+// encrypted tells whether an endpoint is reached by TLS, as AWS's own is.
+func encrypted(endpoint string) bool {
+	scheme, _, _ := strings.Cut(endpoint, ":")
+	return endpoint == "" || strings.EqualFold(scheme, "https")
 }
 
 // bounded gives up on answers that no IAM or STS gives.
@@ -77,12 +86,17 @@ func (b bounded) RoundTrip(r *http.Request) (*http.Response, error) {
 	response, err := b.RoundTripper.RoundTrip(r)
 	failpoint.Sent(r.Context())
 	if err == nil {
-		response.Body = struct {
-			io.Reader
-			io.Closer
-		}{io.LimitReader(response.Body, maxAnswer), response.Body}
+		limit(response, maxAnswer)
 	}
 	return response, err
+}
+
+// limit ends the body of an answer after so many bytes.
+func limit(response *http.Response, most int64) {
+	response.Body = struct {
+		io.Reader
+		io.Closer
+	}{io.LimitReader(response.Body, most), response.Body}
 }
 
 func (b bounded) CloseIdleConnections() {
@@ -92,12 +106,12 @@ func (b bounded) CloseIdleConnections() {
 }
 
 // root are clients with the root's keys, or as the role that these assume.
-func (c *connector) root(k keys) clients {
+func (c *connector) root(who sdk.CredentialsProvider) clients {
 	if c.config.RoleARN == "" {
-		return c.as(static(k))
+		return c.as(who)
 	}
-	assume := stscreds.NewAssumeRoleProvider(c.as(static(k)).sts, c.config.RoleARN, func(o *stscreds.AssumeRoleOptions) {
-		o.RoleSessionName = "scaivault"
+	assume := stscreds.NewAssumeRoleProvider(c.as(who).sts, c.config.RoleARN, func(o *stscreds.AssumeRoleOptions) {
+		o.RoleSessionName = rootSession
 		o.Duration = rootLife
 		if c.config.ExternalID != "" {
 			o.ExternalID = &c.config.ExternalID

@@ -31,7 +31,7 @@ func (e *Engine) endSession(ctx context.Context, c clients, r recipe) (engine.Ou
 		_, err := c.iam.DeleteRolePolicy(ctx, &iam.DeleteRolePolicyInput{RoleName: &name, PolicyName: &policy})
 		switch {
 		case err == nil || gone(err):
-		case deniedRoot[code(err)]: // then it could not make one either, as a rule; what it denies is over
+		case denied(err): // then it could not make one either, as a rule; what it denies is over
 			e.log.Warn("root may not look after the policies that end sessions", "role", r.RoleARN, "policy", policy, "error", err)
 		default:
 			return engine.Outcome{}, sent(revoking, err)

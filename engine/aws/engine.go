@@ -23,7 +23,9 @@ import (
 const typeName = "aws"
 
 // Type is the kind of source "aws".
-type Type struct{}
+type Type struct {
+	Host Host
+}
 
 // Name is "aws".
 func (Type) Name() string { return typeName }
@@ -36,6 +38,7 @@ func (Type) ParseConfig(raw json.RawMessage) (engine.Config, error) {
 	}
 	known := c.Config(c.endpoint(), c.CAPath, c.CertPath)
 	known.RootHome = typeName + ":" + c.IAMEndpoint // a key is a user's, whatever role the engine uses it for
+	known.Bounds = c.bounds
 	return known, nil
 }
 
@@ -56,33 +59,42 @@ type Engine struct {
 	connector *connector
 	source    string // its identity
 	account   string // its number
+	ambient   string // the source of the host's identity; empty for a root of its own
 	issuing   chan struct{}
 
 	mu      sync.Mutex
-	root    keys
+	root    keys    // empty for the host's identity
 	clients clients // with that root
 	former  keys    // that a rotation replaced and has not deleted yet; empty for none
 	closed  bool
 }
 
 // Open implements engine.Type.
-func (Type) Open(ctx context.Context, o engine.Options) (engine.Engine, error) {
+func (t Type) Open(ctx context.Context, o engine.Options) (engine.Engine, error) {
 	c, err := parseConfig(o.Config)
 	if err != nil {
 		return nil, failure(engine.Misconfigured, "read the configuration", err)
 	}
-	root, err := readRoot("root secret", o.Root)
-	if err != nil {
-		return nil, err
-	}
-	e := &Engine{config: c, options: o, log: o.Logger, root: root, issuing: make(chan struct{}, *c.MaxOpenConnections-1)}
+	e := &Engine{config: c, options: o, log: o.Logger, issuing: make(chan struct{}, *c.MaxOpenConnections-1)}
 	if e.log == nil {
 		e.log = slog.New(slog.DiscardHandler)
+	}
+	if c.Ambient {
+		err = e.useHost(t.Host)
+	} else {
+		e.root, err = readRoot("root secret", o.Root)
+	}
+	if err != nil {
+		return nil, err
 	}
 	if e.connector, err = newConnector(ctx, c, o); err != nil {
 		return nil, err
 	}
-	e.clients = e.connector.root(root)
+	if c.Ambient {
+		e.clients = e.connector.root(t.Host.ambient(e.connector, e.log))
+	} else {
+		e.clients = e.connector.root(static(e.root))
+	}
 	ctx, cancel := e.operation(ctx)
 	defer cancel()
 	who, err := e.identify(ctx, e.clients)
@@ -95,6 +107,22 @@ func (Type) Open(ctx context.Context, o engine.Options) (engine.Engine, error) {
 		e.source = who.source()
 	}
 	return e, nil
+}
+
+// useHost makes the engine one of the host's identity, which goes where the operator says.
+func (e *Engine) useHost(h Host) error {
+	if err := h.permit(e.options); err != nil {
+		return err
+	}
+	e.ambient, e.config.IAMEndpoint, e.config.STSEndpoint = h.source, h.iamEndpoint, h.stsEndpoint
+	return nil
+}
+
+// temporary tells whether requests are signed with keys of a session, which AWS lets do less.
+func (e *Engine) temporary() bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.ambient != "" || e.config.RoleARN != "" || e.root.Token != ""
 }
 
 // identity is who AWS takes keys for.

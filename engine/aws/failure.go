@@ -48,6 +48,10 @@ func code(err error) string {
 	return answer.ErrorCode()
 }
 
+// denied tells that root has not the right that a request needs. A root that could not get its own keys
+// has not been asked for it.
+func denied(err error) bool { return deniedRoot[code(err)] && !assuming(err) }
+
 // gone tells that what was to be changed or deleted is not there.
 func gone(err error) bool { return code(err) == codeNoSuchEntity || code(err) == codeNotThere }
 
@@ -57,13 +61,14 @@ func expired(err error) bool {
 	return errors.As(err, &answer) && (answer.ErrorCode() == "RequestExpired" || strings.HasPrefix(answer.ErrorMessage(), signatureHasExpired))
 }
 
-// operation is the right that a failed request needs, such as iam:CreateUser.
+// operation is the right that a failed request needs, such as iam:CreateUser; sts:AssumeRole where it is
+// the role of the root that could not be had for it.
 func operation(err error) string {
-	var op *smithy.OperationError
-	if !errors.As(err, &op) {
-		return "a right"
+	right := "a right"
+	for op := (*smithy.OperationError)(nil); errors.As(err, &op); err = op.Err {
+		right = strings.ToLower(op.Service()) + ":" + op.Operation()
 	}
-	return strings.ToLower(op.Service()) + ":" + op.Operation()
+	return right
 }
 
 // sent maps the failure of a request that changes something: after an answer of AWS that is none of
@@ -104,17 +109,17 @@ func sent(attempt string, err error) *engine.Error {
 // said of that one, and keeps no other from its end.
 func ending(err error) error {
 	var known *engine.Error
-	if !errors.As(err, &known) || !deniedRoot[code(err)] || assuming(err) {
+	if !errors.As(err, &known) || !denied(err) {
 		return err
 	}
 	return failure(engine.Refused, known.Reason, known.Err)
 }
 
-// assuming tells whether it is the role of the root that a request failed to get.
+// assuming tells whether it is the role of the root, or of the host, that a request failed to get.
 func assuming(err error) bool {
 	var op *smithy.OperationError
 	for errors.As(err, &op) {
-		if op.Operation() == "AssumeRole" {
+		if strings.HasPrefix(op.Operation(), "AssumeRole") {
 			return true
 		}
 		err = op.Err

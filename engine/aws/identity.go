@@ -48,6 +48,16 @@ func (i identity) principal() string {
 	return ""
 }
 
+// role is the name of the role that the identity is a session of; empty where it is none.
+func (i identity) role() string {
+	_, rest, ok := strings.Cut(i.arn, ":assumed-role/")
+	if !ok {
+		return ""
+	}
+	name, _, _ := strings.Cut(rest, "/")
+	return name
+}
+
 // findUser looks a user up; nil where there is none.
 func findUser(ctx context.Context, c clients, name string) (*types.User, error) {
 	out, err := c.iam.GetUser(ctx, &iam.GetUserInput{UserName: &name})

@@ -35,6 +35,9 @@ func (e *Engine) Plan(_ context.Context, p engine.PlanRequest) (*engine.Plan, er
 	if err != nil {
 		return nil, err
 	}
+	if why := e.impossible(parsed); why != "" {
+		return nil, failure(engine.Refused, planning+": "+why, nil)
+	}
 	r := recipe{Source: e.source, Type: parsed.CredentialType, LeaseID: p.LeaseID}
 	switch parsed.CredentialType {
 	case iamUser:
@@ -46,8 +49,8 @@ func (e *Engine) Plan(_ context.Context, p engine.PlanRequest) (*engine.Plan, er
 	case assumedRole:
 		r.RoleARN, r.EndSessions, r.Ends = wish.RoleARN, parsed.EndSessions, p.ExpiresAt
 		r.Username = sessionName(wish.SessionName, p.RoleName, p.LeaseID)
-		if e.config.RoleARN != "" && time.Until(p.ExpiresAt) > longestChained+time.Minute {
-			return nil, failure(engine.Refused, planning+": AWS lets no role that another one assumes last longer than 1h; ask for a ttl of 1h, or leave role_arn out of the engine's configuration", nil)
+		if e.temporary() && time.Until(p.ExpiresAt) > longestChained+time.Minute {
+			return nil, failure(engine.Refused, planning+": AWS lets no session of a role that temporary keys ask for last longer than 1h; ask for a ttl of 1h, or give the engine a root secret with an IAM user's keys and no role_arn", nil)
 		}
 	}
 	return &engine.Plan{LeaseID: p.LeaseID, Username: r.Username, Role: parsed, ExpiresAt: p.ExpiresAt,

@@ -18,6 +18,9 @@ func (e *Engine) PrepareRole(ctx context.Context, _ string, er engine.Role) ([]s
 	if !ok {
 		return nil, failure(engine.Misconfigured, preparing+": the role is not one of this engine", nil)
 	}
+	if why := e.impossible(r); why != "" {
+		return nil, failure(engine.Misconfigured, preparing+": "+why, nil)
+	}
 	c, err := e.reach()
 	if err != nil {
 		return nil, err
@@ -32,7 +35,7 @@ func (e *Engine) PrepareRole(ctx context.Context, _ string, er engine.Role) ([]s
 			return nil
 		case gone(err):
 			return failure(engine.Misconfigured, field+": there is no "+name, nil)
-		case deniedRoot[code(err)]:
+		case denied(err):
 			warnings = append(warnings, field+": root may not look "+name+" up ("+operation(err)+"): whether it is there shows when a credential is made")
 			return nil
 		}
@@ -91,8 +94,16 @@ func (e *Engine) cautions(r *role) []string {
 	switch {
 	case r.CredentialType == sessionToken:
 		return []string{"credentials of this role may do all that root may, but for IAM: give root few rights, or use federation_token"}
-	case r.CredentialType == assumedRole && e.config.RoleARN != "":
-		return []string{"the engine itself assumes " + e.config.RoleARN + ": AWS lets sessions of this role last 1h at most"}
+	case r.CredentialType == assumedRole && e.temporary():
+		return []string{"root's own keys are temporary: AWS lets sessions of this role last 1h at most"}
 	}
 	return nil
+}
+
+// impossible says why AWS makes no credentials of a role with the keys that root has; empty if it does.
+func (e *Engine) impossible(r *role) string {
+	if (r.CredentialType == federationToken || r.CredentialType == sessionToken) && e.temporary() {
+		return "AWS makes no " + r.CredentialType + " for temporary keys, which the engine's root has: use assumed_role, or give the engine a root secret with an IAM user's keys and no role_arn"
+	}
+	return ""
 }

@@ -60,6 +60,9 @@ func (e *Engine) PlanRoot(ctx context.Context) (map[string]statement.Secret, err
 
 // ownKeys gives the user that root's keys belong to. What assumes a role is changed, not the role.
 func (e *Engine) ownKeys(ctx context.Context) (own clients, current keys, name string, err error) {
+	if e.config.Ambient {
+		return own, current, "", failure(engine.Misconfigured, rotatingRoot+": the engine has the identity of the server's host, whose keys are replaced where they come from", nil)
+	}
 	e.mu.Lock()
 	current = e.root
 	e.mu.Unlock()
@@ -152,7 +155,7 @@ func (e *Engine) SetRoot(ctx context.Context, candidate map[string]statement.Sec
 		e.former = e.root
 	}
 	former := e.former
-	e.root, e.clients = next, e.connector.root(next)
+	e.root, e.clients = next, e.connector.root(static(next))
 	e.mu.Unlock()
 	failpoint.Hit(failpoint.RootProved)
 	if id := former.ID.Reveal(); id != "" && former.ID != next.ID {

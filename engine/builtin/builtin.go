@@ -14,11 +14,11 @@ import (
 	"github.com/scaivault/scaivault/engine/ssh"
 )
 
-// Types are all kinds of sources. Another engine is one more line. The programs of custom engines are
-// the host's.
-func Types(programs custom.Host) []engine.Type {
+// Types are all kinds of sources. Another engine is one more line. The programs of custom engines and
+// the identity at AWS are the host's.
+func Types(programs custom.Host, identity aws.Host) []engine.Type {
 	return []engine.Type{
-		aws.Type{},
+		aws.Type{Host: identity},
 		custom.Type{Host: programs},
 		gcp.Type{},
 		azure.Type{},

@@ -185,7 +185,8 @@ func testSecretsStayOutOfTheLog(b *bench) {
 	}
 	b.revoke(e, c.recipe)
 	secrets := slices.Collect(maps.Values(b.secrets(c.Plan)))
-	if r, ok := e.(engine.RootRotator); ok {
+	_, fixed := b.target.Exceptions["RotateRoot"]
+	if r, ok := e.(engine.RootRotator); ok && !fixed {
 		candidate, err := r.PlanRoot(b.Context())
 		if err != nil {
 			b.Fatalf("plan root: %v", err)
@@ -193,7 +194,7 @@ func testSecretsStayOutOfTheLog(b *bench) {
 		if err := r.SetRoot(b.Context(), candidate); err != nil {
 			b.Fatalf("set root: %v", err)
 		}
-		secrets = append(secrets, candidate["password"])
+		secrets = append(secrets, candidate["password"], candidate["secret_access_key"])
 	}
 	const control = "control statement of the log test"
 	b.target.Say(b.T, control)

@@ -163,8 +163,8 @@ func (a *app) dev(ctx context.Context, dir, address string) error {
 }
 
 // devSetting takes from the environment only what cannot make dev reach beyond
-// its folder and the loopback, and the programs and scripts that somebody
-// wants to try.
+// its folder and the loopback, and what somebody wants to try: programs,
+// scripts, and the identity of the host.
 func (a *app) devSetting(dir, address string) func(env string) (string, bool) {
 	return func(env string) (string, bool) {
 		switch env {
@@ -177,7 +177,8 @@ func (a *app) devSetting(dir, address string) func(env string) (string, bool) {
 		case "LOG_FORMAT":
 			return "text", true
 		case "LOG_LEVEL", "SCAIVAULT_RATE_LIMITS", "LEASE_RETENTION", "AUDIT_RETENTION",
-			"CUSTOM_PROGRAMS_DIR", "CUSTOM_PROGRAMS_USER", "CUSTOM_SCRIPT_HOSTS", "CUSTOM_SCRIPT_NETWORKS":
+			"CUSTOM_PROGRAMS_DIR", "CUSTOM_PROGRAMS_USER", "CUSTOM_SCRIPT_HOSTS", "CUSTOM_SCRIPT_NETWORKS",
+			"AMBIENT_AWS_SOURCE", "AMBIENT_AWS_ENGINES":
 			value := a.env(env)
 			return value, value != ""
 		}

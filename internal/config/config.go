@@ -46,6 +46,9 @@ type Config struct {
 
 	ScriptHosts    []string       // that scripts of custom engines may speak to
 	ScriptNetworks []netip.Prefix // private ones that these hosts may be in
+
+	AmbientAWS        string   // the source of the host's identity at AWS; "" for none
+	AmbientAWSEngines []string // that may use it, as TENANT/ENGINE
 }
 
 // Setting is one value that can be set: by environment variable Env, or by flag Flag.
@@ -78,6 +81,8 @@ func Settings() []Setting {
 		{Env: "CUSTOM_PROGRAMS_USER", Doc: "user that these programs run as, a name or UID:GID; needed where the server runs as root (default the server's own)"},
 		{Env: "CUSTOM_SCRIPT_HOSTS", Doc: "hosts that scripts of custom engines may speak to, with commas between: host, host:port or *.example.com (default none)"},
 		{Env: "CUSTOM_SCRIPT_NETWORKS", Doc: "loopback and private networks that these hosts may be in, such as 10.1.0.0/16,127.0.0.0/8 (default none: public addresses only)"},
+		{Env: "AMBIENT_AWS_SOURCE", Doc: "source of the host's identity at AWS: instance, container or web_identity (default none)"},
+		{Env: "AMBIENT_AWS_ENGINES", Doc: "AWS engines that may use that identity, with commas between: tnt_default/cloud, or tnt_default/* for all of a tenant (default none)"},
 	}
 	for i := range settings {
 		settings[i].Flag = strings.ReplaceAll(strings.ToLower(strings.TrimPrefix(settings[i].Env, "SCAIVAULT_")), "_", "-")
@@ -120,6 +125,9 @@ func Load(lookup func(env string) (string, bool)) (*Config, error) {
 		ProgramsUser:   l.values["CUSTOM_PROGRAMS_USER"],
 		ScriptHosts:    list(l.values["CUSTOM_SCRIPT_HOSTS"]),
 		ScriptNetworks: l.networks("CUSTOM_SCRIPT_NETWORKS"),
+
+		AmbientAWS:        l.values["AMBIENT_AWS_SOURCE"],
+		AmbientAWSEngines: list(l.values["AMBIENT_AWS_ENGINES"]),
 	}
 	if c.SealKeyFile == "" {
 		c.SealKeyFile = filepath.Join(c.DataDir, "seal.key")

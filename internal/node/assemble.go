@@ -5,9 +5,11 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"os"
 	"time"
 
 	"github.com/scaivault/scaivault/api"
+	"github.com/scaivault/scaivault/engine/aws"
 	"github.com/scaivault/scaivault/engine/builtin"
 	"github.com/scaivault/scaivault/engine/custom"
 	"github.com/scaivault/scaivault/internal/access"
@@ -74,9 +76,13 @@ func (n *Node) assemble(ctx context.Context, o Options, metricsListener net.List
 		return nil, err
 	}
 	programs.ScriptHosts, programs.ScriptNetworks = n.config.ScriptHosts, n.config.ScriptNetworks
+	ambient, err := aws.NewHost(n.config.AmbientAWS, n.config.AmbientAWSEngines, os.Getenv)
+	if err != nil {
+		return nil, err
+	}
 	secrets := secret.New(p.store, door, keys)
 	sources := source.New(source.Config{
-		Store: p.store, Door: door, Secrets: secrets, Keys: keys, EndBindings: access.EndBindings, Types: append(builtin.Types(programs), o.Engines...),
+		Store: p.store, Door: door, Secrets: secrets, Keys: keys, EndBindings: access.EndBindings, Types: append(builtin.Types(programs, ambient), o.Engines...),
 		Namer: statement.NewNamer(p.store.Installation(), nameKey, nil), Dial: n.dialer(metricsListener).DialContext, Logger: n.log,
 	})
 	leases := lease.New(lease.Config{Store: p.store, Clock: guard, Door: door, Sources: sources, Metrics: p.metrics, Logger: n.log})

@@ -208,10 +208,10 @@ func (s *Service) Role(cfg *store.Config, e *Engine, name string) (*Role, error)
 	if doc.State != "" {
 		return nil, fault.New(fault.RoleInUse, "role %s/%s is being deleted: it issues nothing more", e.Name, name)
 	}
-	bounds := doc.bounds()
+	bounds := doc.bounds(e)
 	r := &Role{ID: o.ID, Name: doc.Name, Version: o.Version, MaxLeases: doc.MaxLeases, TieToToken: doc.TieToToken,
 		Renewable: doc.Renewable && !bounds.Fixed, Shortest: bounds.Shortest, Spec: doc.parsed}
-	r.DefaultTTL, r.MaxTTL = doc.ttls(e.doc)
+	r.DefaultTTL, r.MaxTTL = doc.ttls(e)
 	return r, nil
 }
 
@@ -221,8 +221,11 @@ func (d *roleDoc) read(kind engine.Type) error {
 	return d.err
 }
 
-// bounds are the limits that the source sets to a role that was read.
-func (d *roleDoc) bounds() engine.Bounds {
+// bounds are the limits that the source of the engine sets to a role that was read.
+func (d *roleDoc) bounds(e *Engine) engine.Bounds {
+	if e.Config.Bounds != nil {
+		return e.Config.Bounds(d.parsed)
+	}
 	if bounded, ok := d.parsed.(engine.Bounded); ok {
 		return bounded.Bounds()
 	}
@@ -231,16 +234,16 @@ func (d *roleDoc) bounds() engine.Bounds {
 
 // ttls are the life times of a role that was read, within the engine's present ones and what its
 // source can do.
-func (d *roleDoc) ttls(e *engineDoc) (def, longest time.Duration) {
-	bounds := d.bounds()
-	longest = time.Duration(e.MaxTTL)
+func (d *roleDoc) ttls(e *Engine) (def, longest time.Duration) {
+	bounds := d.bounds(e)
+	longest = e.MaxTTL()
 	if bounds.Longest > 0 {
 		longest = min(longest, bounds.Longest)
 	}
 	if d.MaxTTL != nil {
 		longest = min(longest, time.Duration(*d.MaxTTL))
 	}
-	def = time.Duration(e.DefaultTTL)
+	def = time.Duration(e.doc.DefaultTTL)
 	if d.DefaultTTL != nil {
 		def = time.Duration(*d.DefaultTTL)
 	}

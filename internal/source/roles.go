@@ -328,12 +328,12 @@ func (s *Service) newRole(e *Engine, req *api.RoleRequest, spec json.RawMessage)
 	if err := doc.read(e.kind); err != nil {
 		return nil, err
 	}
-	return doc, doc.checkLife(e.doc, req.Renewable != nil && *req.Renewable)
+	return doc, doc.checkLife(e, req.Renewable != nil && *req.Renewable)
 }
 
 // checkLife refuses life times of a role that contradict each other or what its source can do.
-func (d *roleDoc) checkLife(e *engineDoc, renewable bool) error {
-	bounds := d.bounds()
+func (d *roleDoc) checkLife(e *Engine, renewable bool) error {
+	bounds := d.bounds(e)
 	_, longest := d.ttls(e)
 	switch {
 	case bounds.Longest > 0 && d.MaxTTL != nil && time.Duration(*d.MaxTTL) > bounds.Longest:
@@ -419,19 +419,15 @@ func (s *Service) showRole(ctx context.Context, o *store.Object) (*api.Role, err
 	if eo == nil {
 		return nil, fault.New(fault.EngineNotFound, "engine %s was deleted meanwhile", doc.Engine)
 	}
-	e, err := store.Decode[engineDoc](eo)
-	if err != nil {
-		return nil, err
-	}
-	kind, err := s.kind(e)
+	e, err := s.engine(eo)
 	if err == nil {
-		err = doc.read(kind)
+		err = doc.read(e.kind)
 	}
 	if err != nil {
 		return nil, err
 	}
 	out := &api.Role{Name: doc.Name, Engine: doc.Engine, MaxLeases: doc.MaxLeases, TieToToken: doc.TieToToken,
-		Renewable: doc.Renewable && !doc.bounds().Fixed, Metadata: doc.Metadata, Warnings: doc.Warnings, CreatedAt: o.CreatedAt, UpdatedAt: o.UpdatedAt}
+		Renewable: doc.Renewable && !doc.bounds(e).Fixed, Metadata: doc.Metadata, Warnings: doc.Warnings, CreatedAt: o.CreatedAt, UpdatedAt: o.UpdatedAt}
 	def, longest := doc.ttls(e)
 	out.DefaultTTL, out.MaxTTL = api.Duration(def), api.Duration(longest)
 	if err := json.Unmarshal(doc.Spec, &out.Spec); err != nil {

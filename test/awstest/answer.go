@@ -87,7 +87,11 @@ func (s *state) mint(by *holder, form url.Values) answer {
 // simulate answers SimulatePrincipalPolicy by the front's own judgement.
 func (s *state) simulate(form url.Values) answer {
 	source := form.Get("PolicySourceArn")
-	h := &holder{user: source[strings.LastIndex(source, "/")+1:]}
+	name := source[strings.LastIndex(source, "/")+1:]
+	h := &holder{user: name}
+	if strings.Contains(source, ":role/") {
+		h = &holder{role: name}
+	}
 	var all strings.Builder
 	for i := 1; form.Has(fmt.Sprintf("ActionNames.member.%d", i)); i++ {
 		action := form.Get(fmt.Sprintf("ActionNames.member.%d", i))

@@ -39,6 +39,7 @@ type Front struct {
 	mu    sync.Mutex
 	fault func(action string) Fault
 	lag   lag
+	web   webIdentity
 }
 
 // lag is how long a key that was made after a moment is refused.
@@ -97,6 +98,10 @@ func (f *Front) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		drop(w)
 		return
 	case None, FailAfter, LoseAfter:
+		if action == "AssumeRoleWithWebIdentity" {
+			out = f.assumeByWeb(r, form.Get("RoleArn"), form.Get("RoleSessionName"), form.Get("WebIdentityToken"))
+			break
+		}
 		out = f.server.handle(r, body, form, late)
 	}
 	switch fault {
@@ -159,6 +164,8 @@ func (s *Server) handle(r *http.Request, body []byte, form url.Values, late lag)
 		}
 	}
 	switch {
+	case (action == "GetSessionToken" || action == "GetFederationToken") && h.keys.Token != "":
+		return refusal(http.StatusForbidden, "AccessDenied", "Cannot call %s with session credentials", action)
 	case action == "GetSessionToken" || action == "GetFederationToken":
 		return s.state.mint(h, form)
 	case action == "SimulatePrincipalPolicy":
@@ -172,7 +179,7 @@ func (s *Server) handle(r *http.Request, body []byte, form url.Values, late lag)
 	case action == "DeleteUser" && s.state.groups[form.Get("UserName")] > 0:
 		return refusal(http.StatusConflict, "DeleteConflict", "Cannot delete entity, must remove users from group first.")
 	case action == "AssumeRole":
-		if out, ok := s.mayAssume(form); !ok {
+		if out, ok := s.mayAssume(form, h.keys.Token != ""); !ok {
 			return out
 		}
 	}
@@ -208,13 +215,15 @@ func (s *Server) authenticate(r *http.Request, body []byte, late lag) (*holder, 
 	return h, who, answer{}
 }
 
-func (s *Server) mayAssume(form url.Values) (answer, bool) {
+func (s *Server) mayAssume(form url.Values, chained bool) (answer, bool) {
 	role := form.Get("RoleArn")
 	seconds, err := strconv.Atoi(form.Get("DurationSeconds"))
 	if s.state.roles[role[strings.LastIndex(role, "/")+1:]] != role {
 		return refusal(http.StatusForbidden, "AccessDenied", "User is not authorized to perform: sts:AssumeRole on resource: %s", role), false
 	} else if err != nil || seconds < 900 || seconds > 12*3600 {
 		return refusal(http.StatusBadRequest, "ValidationError", "1 validation error detected: Value '%d' at 'durationSeconds' failed to satisfy constraint", seconds), false
+	} else if chained && seconds > 3600 {
+		return refusal(http.StatusBadRequest, "ValidationError", "The requested DurationSeconds exceeds the 1 hour session limit for roles assumed by role chaining."), false
 	}
 	return answer{}, true
 }
