@@ -104,6 +104,7 @@ func TestMessages(t *testing.T) {
 echo "connecting as root with first-line-of-it" >&2
 echo "and second-line-of-it, and \"quoted\\\"secret\"" >&2
 echo "made made-password on public-host" >&2
+echo "sending Authorization: Basic $(printf 'root:made-password' | base64)" >&2
 i=0; while [ $i -lt 100 ]; do echo "line $i" >&2; i=$((i + 1)); done
 head -c 10000 /dev/zero | tr '\0' x >&2
 echo '{"data": {"password": "made-password", "host": "public-host"}, "public": ["host"]}'`})
@@ -116,7 +117,7 @@ echo '{"data": {"password": "made-password", "host": "public-host"}, "public": [
 		t.Fatal(err)
 	}
 	said := log.String()
-	for _, secret := range []string{"first-line", "second-line", "quoted", "made-password"} {
+	for _, secret := range []string{"first-line", "second-line", "quoted", "made-password", "YWRlLXBhc3N3b3Jk"} {
 		if strings.Contains(said, secret) {
 			t.Errorf("the log holds %s: %s", secret, said)
 		}

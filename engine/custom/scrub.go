@@ -6,10 +6,11 @@ import (
 	"log/slog"
 	"slices"
 	"strings"
+
+	"github.com/scaivault/scaivault/internal/statement"
 )
 
 const (
-	redacted = "[redacted]"
 	// shortestSecret keeps a port or a short word among the root's fields from blacking out every log.
 	shortestSecret = 6
 
@@ -21,7 +22,7 @@ const (
 // and those that its reply gives.
 func (q *request) said(log *slog.Logger, text string, reply json.RawMessage) {
 	secrets := append(q.secrets(), secretsOf(reply)...)
-	lines := strings.Split(strings.TrimSpace(scrub(text, secrets)), "\n")
+	lines := strings.Split(strings.TrimSpace(statement.Redact(text, secrets, shortestSecret)), "\n")
 	for i, line := range lines {
 		if i == maxLines {
 			log.Warn("a program said more than is logged", "function", q.Function, "lines", len(lines)-maxLines)
@@ -92,36 +93,7 @@ func texts(value any) (all []string) {
 	return all
 }
 
-// scrub takes secrets out of a text, in the forms in which they usually stand there: as they are, as
-// JSON has them, and each line of those that have several.
-func scrub(text string, secrets []string) string {
-	var forms []string
-	for _, secret := range secrets {
-		for _, form := range append([]string{secret, quoted(secret, true), quoted(secret, false)}, strings.Split(secret, "\n")...) {
-			if len(form) >= shortestSecret {
-				forms = append(forms, form)
-			}
-		}
-	}
-	slices.SortFunc(forms, func(a, b string) int { return len(b) - len(a) }) // of two the one that holds the other
-	for _, form := range forms {
-		text = strings.ReplaceAll(text, form, redacted)
-	}
-	return text
-}
-
-// quoted is a text as it stands between the quotes of JSON.
-func quoted(text string, html bool) string {
-	var b strings.Builder
-	encoder := json.NewEncoder(&b)
-	encoder.SetEscapeHTML(html)
-	if encoder.Encode(text) != nil {
-		return ""
-	}
-	return strings.TrimSuffix(strings.TrimPrefix(b.String(), `"`), "\"\n")
-}
-
 // shown is a text of a program as people may see it: one line, bounded, without the root's secrets.
 func (q *request) shown(text string, limit int) string {
-	return printable(scrub(text, q.secrets()), limit)
+	return printable(statement.Redact(text, q.secrets(), shortestSecret), limit)
 }
