@@ -74,7 +74,8 @@ func (s *Service) look(ctx context.Context, e *Engine, out *api.EngineHealth) {
 	if found.Error != "" {
 		fail(found.Status, found.Error)
 	}
-	if problem := s.problem(e); problem != "" {
+	// Of a source that is away nothing can be said about its root.
+	if problem := s.problem(e); problem != "" && found.Status != api.EngineUnreachable {
 		fail(api.EngineMisconfigured, problem)
 	}
 	if e.Reached(h.SourceID()) != nil {
