@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"net/http/httptest"
 	"os"
 	"slices"
@@ -315,6 +316,14 @@ func (v *vault) anotherRoot(t *testing.T, c cloud, said *refusals) {
 	})
 }
 
+// engineConfig is the configuration of an engine that reaches the source by a relay.
+func (c cloud) engineConfig(url string) map[string]any {
+	config := map[string]any{"root_credentials_path": rootPath("cloud"), "tls_ca_path": "infra/cloud/ca", "operation_timeout": "60s"}
+	maps.Copy(config, c.config)
+	maps.Copy(config, c.endpoints(url))
+	return config
+}
+
 // cloudEngine makes the engine "cloud" with the role "reader".
 func (v *vault) cloudEngine(t *testing.T, r *relay, c cloud) {
 	t.Helper()
@@ -323,13 +332,7 @@ func (v *vault) cloudEngine(t *testing.T, r *relay, c cloud) {
 	}
 	v.writeFields(t, rootPath("cloud"), c.root)
 	v.writeFields(t, "infra/cloud/ca", map[string]string{"certificate": r.ca})
-	config := map[string]any{"root_credentials_path": rootPath("cloud"), "tls_ca_path": "infra/cloud/ca", "operation_timeout": "60s"}
-	for _, more := range []map[string]any{c.config, c.endpoints(r.url)} {
-		for field, value := range more {
-			config[field] = value
-		}
-	}
-	raw, err := json.Marshal(config)
+	raw, err := json.Marshal(c.engineConfig(r.url))
 	if err != nil {
 		t.Fatal(err)
 	}

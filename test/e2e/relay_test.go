@@ -35,8 +35,10 @@ func newRelay(t *testing.T, v *vault) (r *relay, lead func(source string)) {
 	t.Helper()
 	var source atomic.Pointer[url.URL]
 	forward := &httputil.ReverseProxy{
-		Director:       func(q *http.Request) { q.URL.Scheme, q.URL.Host = source.Load().Scheme, source.Load().Host }, // the host that was signed stays
-		Transport:      &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true}},                       //nolint:gosec // a source of this test
+		Rewrite: func(q *httputil.ProxyRequest) { // the host that was signed stays
+			q.Out.URL.Scheme, q.Out.URL.Host = source.Load().Scheme, source.Load().Host
+		},
+		Transport:      &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true}},
 		ErrorLog:       log.New(io.Discard, "", 0),
 		ModifyResponse: func(a *http.Response) error { return overhear(v, &a.Body) },
 	}
