@@ -42,11 +42,11 @@ func (q *request) secrets() (values []string) {
 	return values
 }
 
-// repeatsRoot tells whether a document that is stored in the clear repeats a secret of the root. Its other
+// repeatsRoot tells whether a JSON value that is stored in the clear repeats a secret of the root. Its other
 // fields, such as a host or a user, may stand anywhere.
-func (q *request) repeatsRoot(document json.RawMessage) bool {
-	for name, value := range q.Root {
-		if text := value.Reveal(); text != "" && namesSecret(name) && holds(document, text) {
+func (q *request) repeatsRoot(value any) bool {
+	for name, secret := range q.Root {
+		if text := secret.Reveal(); text != "" && namesSecret(name) && within(value, text) {
 			return true
 		}
 	}
