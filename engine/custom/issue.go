@@ -119,7 +119,7 @@ func (i *issued) wrong(name string) string {
 
 // checkRef refuses a reference that must not be stored: it is, in the clear.
 func (e *Engine) checkRef(q *request, ref json.RawMessage) error {
-	why := ""
+	var why string
 	switch {
 	case len(ref) > maxRef:
 		why = "ref is longer than 16 KiB"
