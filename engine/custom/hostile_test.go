@@ -150,6 +150,25 @@ func (s *safeBuffer) String() string {
 	return s.b.String()
 }
 
+// A reply of so many secrets that looking for each of them would keep the server busy has nothing logged.
+func TestMessagesOfAFlood(t *testing.T) {
+	t.Parallel()
+	h := host(t, map[string]string{"program": checks + `
+head -c 60000 /dev/zero | tr '\0' x >&2
+echo "made secret-00007" >&2
+printf '{"data": {"all": ["secret"'; i=0; while [ $i -lt 2000 ]; do printf ',"secret-%05d"' $i; i=$((i + 1)); done; echo ']}}'`})
+	var log safeBuffer
+	o := options(t, "program", nil)
+	o.Logger = slog.New(slog.NewTextHandler(&log, nil))
+	e := open(t, h, o)
+	if _, err := e.Issue(t.Context(), plan(t, e, time.Minute)); err == nil {
+		t.Fatal("a list is taken for a text")
+	}
+	if said := log.String(); strings.Contains(said, "00007") || !strings.Contains(said, "too many secrets") {
+		t.Errorf("the log holds a secret, or does not say why nothing is logged: %.2000s", said)
+	}
+}
+
 // A reply that is no good gives secrets all the same, and a secret that begins with another one goes as a
 // whole.
 func TestMessagesOfABadReply(t *testing.T) {

@@ -14,6 +14,9 @@ const (
 	// shortestSecret keeps a port or a short word among the root's fields from blacking out every log.
 	shortestSecret = 6
 
+	// maxSecrets bounds what it costs to look for them.
+	maxSecrets = 1000
+
 	maxLines = 50
 	maxLine  = 500
 )
@@ -22,6 +25,10 @@ const (
 // and those that its reply gives.
 func (q *request) said(log *slog.Logger, text string, reply json.RawMessage) {
 	secrets := append(q.secrets(), secretsOf(reply)...)
+	if len(secrets) > maxSecrets {
+		log.Warn("a program said something, which is not logged: its reply holds too many secrets to take them all out", "function", q.Function, "name", q.Name)
+		return
+	}
 	lines := strings.Split(strings.TrimSpace(statement.Redact(text, secrets, shortestSecret)), "\n")
 	for i, line := range lines {
 		if i == maxLines {

@@ -35,9 +35,10 @@ func Redact(text string, secrets []string, shortest int) string {
 	return text
 }
 
-// overlap is how much of the beginning of a form a text ends with, in time proportional to both (Knuth, Morris
+// overlap is how much of the beginning of a form a text ends with, in time proportional to the form (Knuth, Morris
 // and Pratt).
 func overlap(text, form string) int {
+	text = text[max(0, len(text)-len(form)+1):]
 	shorter := make([]int, len(form)) // by the last byte of a match, how much there is in a shorter one
 	step := func(n int, b byte) int {
 		for n > 0 && form[n] != b {

@@ -227,8 +227,10 @@ func TestCloudsFail(t *testing.T) {
 				t.Errorf("rotate the root: %v", err)
 			}
 			v.rememberRoot(t, c)
-			if _, err := v.admin.RevokeLease(t.Context(), kept.LeaseID, time.Minute); err != nil {
+			if pending, err := v.admin.RevokeLease(t.Context(), kept.LeaseID, time.Minute); err != nil {
 				t.Errorf("revoke: %v", err)
+			} else if pending == nil && c.works(t, kept.Data) {
+				t.Error("a credential is told to be dead, and works")
 			}
 			v.searchAll(t, said)
 		})
