@@ -32,7 +32,8 @@ type cloud struct {
 	root      map[string]string // the field spoilt is the one to change for another root
 	spoilt    string
 	role      client.Document
-	public    []string // fields of a credential that are no secret
+	others    []client.Document // credentials of other kinds
+	public    []string          // fields of a credential that are no secret
 	renews    bool
 	rotates   bool
 	works     func(t *testing.T, data map[string]string) bool
@@ -57,6 +58,7 @@ func inAWS(t *testing.T) cloud {
 		endpoints: func(url string) map[string]any { return map[string]any{"iam_endpoint": url, "sts_endpoint": url} },
 		root:      map[string]string{"access_key_id": root.ID, "secret_access_key": root.Secret}, spoilt: "secret_access_key",
 		role:   client.Document{"credential_type": "iam_user", "policy_document": listGroups},
+		others: []client.Document{{"credential_type": "assumed_role", "role_arns": []string{front.Role(t, "app-deploy", listGroups)}}},
 		public: []string{"access_key_id"}, renews: true, rotates: true,
 		works: func(t *testing.T, data map[string]string) bool {
 			t.Helper()
@@ -74,6 +76,7 @@ func inAzure(t *testing.T) cloud {
 		Permissions: []string{"Application.ReadWrite.OwnedBy"}, OwnsItself: true,
 		Roles: map[string]string{source.Scope(): "Role Based Access Control Administrator"},
 	})
+	existing, _ := source.NewApplication("existing", root.PrincipalID)
 	return cloud{
 		source: source.URL(), kind: "azure",
 		config: map[string]any{"tenant_id": source.Tenant, "subscription_id": source.Subscription, "token_lifetime": "1s"},
@@ -82,6 +85,7 @@ func inAzure(t *testing.T) cloud {
 		},
 		root: map[string]string{"client_id": root.ClientID, "client_secret": root.ClientSecret}, spoilt: "client_secret",
 		role:   client.Document{"azure_roles": []map[string]string{{"role_name": "Reader"}}},
+		others: []client.Document{{"application_object_id": existing}},
 		public: []string{"client_id", "tenant_id"}, rotates: true,
 		works: func(t *testing.T, data map[string]string) bool {
 			t.Helper()
@@ -108,6 +112,7 @@ func inGoogle(t *testing.T) cloud {
 	source.DefineRole(reader, may)
 	source.AddResource(project)
 	source.Grant(project, "roles/scaivault", "serviceAccount:"+root.Email)
+	app := source.AddAccount("app-reader").Email
 	return cloud{
 		source: source.URL(), kind: "gcp",
 		config: map[string]any{"project": gcptest.Project, "iam_propagation": "1s"},
@@ -117,6 +122,10 @@ func inGoogle(t *testing.T) cloud {
 		root: map[string]string{"credentials": string(source.AddKey(root.Email))}, spoilt: "credentials",
 		role: client.Document{"credential_type": "service_account_key", "bindings": []map[string]any{
 			{"resource": project, "roles": []string{reader}}}},
+		others: []client.Document{
+			{"credential_type": "service_account_key", "service_account_email": app},
+			{"credential_type": "access_token", "service_account_email": app},
+		},
 		public: []string{"service_account_email"}, rotates: true,
 		works: func(t *testing.T, data map[string]string) bool {
 			t.Helper()
@@ -184,22 +193,27 @@ func TestCloudsFail(t *testing.T) {
 			r, lead := newRelay(t, v)
 			lead(c.source)
 			v.cloudEngine(t, r, c)
-			give := func() api.Credential {
+			give := func(role string) api.Credential {
 				t.Helper()
-				got, err := v.admin.GenerateCredential(t.Context(), "cloud", "reader", api.CredsRequest{})
+				got, err := v.admin.GenerateCredential(t.Context(), "cloud", role, api.CredsRequest{})
 				if err != nil {
-					t.Fatalf("have a credential: %v; output: %s", err, v.Output())
+					t.Fatalf("have a credential of %s: %v; output: %s", role, err, v.Output())
 				}
 				v.rememberData(got.Data, c.public)
 				return got
 			}
-			kept := give()
+			kept := give("reader")
+			for i, role := range c.others {
+				role["name"] = fmt.Sprint("other-", i)
+				v.role(t, "cloud", role)
+				give(fmt.Sprint("other-", i))
+			}
 			var said refusals
 			for _, failure := range []struct {
 				name  string
 				state int32
 			}{{"echoes", echoes}, {"gone", gone}} {
-				doomed := give()
+				doomed := give("reader")
 				if !c.works(t, doomed.Data) {
 					t.Fatalf("%s: a credential does not work", failure.name)
 				}
@@ -243,6 +257,14 @@ func (v *vault) failEverywhere(t *testing.T, c cloud, name, doomed string, said 
 	begun := time.Now()
 	_, err := v.admin.GenerateCredential(t.Context(), "cloud", "reader", api.CredsRequest{})
 	said.want(t, name+", issue", begun, err, client.EngineError, client.EngineUnavailable)
+	for i := range c.others {
+		if name != "echoes" { // which has something to tell
+			break
+		}
+		begun = time.Now()
+		_, err := v.admin.GenerateCredential(t.Context(), "cloud", fmt.Sprint("other-", i), api.CredsRequest{})
+		said.want(t, fmt.Sprint(name, ", issue another ", i), begun, err, client.EngineError, client.EngineUnavailable)
+	}
 	begun = time.Now()
 	_, err = v.admin.RenewLease(t.Context(), doomed, api.RenewRequest{})
 	if c.renews {
