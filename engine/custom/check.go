@@ -47,6 +47,9 @@ func (e *Engine) ask(ctx context.Context) (*checked, error) {
 	if !found.OK {
 		return nil, misconfigured("check the program: it says neither ok nor what is wrong", nil)
 	}
+	if q.repeatsRoot(found.SourceID) { // it is stored with every lease, in the clear
+		return nil, misconfigured("check the program: source_id repeats a secret of the root", nil)
+	}
 	found.SourceID = printable(found.SourceID, maxSourceID)
 	found.Warnings = found.Warnings[:min(len(found.Warnings), maxWarnings)]
 	for i, w := range found.Warnings {

@@ -138,6 +138,36 @@ esac`})
 	}
 }
 
+// What a program tells of its source and of what it finds there is stored in the clear: a secret of the root in
+// it is not, and what was found is found by its name then.
+func TestStoredWords(t *testing.T) {
+	t.Parallel()
+	const secret = "hunter2-of-the-root"
+	h := host(t, map[string]string{"finds": `read -r request
+case "$request" in
+*'"function":"check"'*) echo '{"ok": true, "functions": ["list", "lookup"]}';;
+*'"function":"lookup"'*) echo '{"state": "usable", "ref": {"with": "admin:` + secret + `"}}';;
+*'"function":"list"'*) printf '{"accounts": [{"name": "%s", "ref": ["` + secret + `"]}]}' "$(printf %s "$request" | jq -r .parameters.engine.name)";;
+esac`, "tells": `read -r request; echo '{"ok": true, "source_id": "` + secret + `"}'`})
+	name := namer().New("reader", 63)
+	o := options(t, "finds", map[string]any{"parameters": map[string]any{"name": name}})
+	o.Root = map[string]statement.Secret{"username": "admin", "password": secret}
+	e := open(t, h, o)
+	found, err := e.Lookup(t.Context(), plan(t, e, time.Minute).Recipe)
+	if err != nil || found.State != engine.Usable || strings.Contains(string(found.Recipe), secret) {
+		t.Errorf("look up: %+v, %v", found, err)
+	}
+	accounts, err := e.(engine.Lister).List(t.Context())
+	if err != nil || len(accounts) != 1 || accounts[0].Username != name || strings.Contains(string(accounts[0].Recipe), secret) {
+		t.Errorf("list: %v, %v", accounts, err)
+	}
+	o = options(t, "tells", nil)
+	o.Root = map[string]statement.Secret{"password": secret}
+	if _, err := (custom.Type{Host: h}).Open(t.Context(), o); engine.KindOf(err) != engine.Misconfigured || !strings.Contains(err.Error(), "source_id") || strings.Contains(err.Error(), secret) {
+		t.Errorf("a source called by a secret: %v", err)
+	}
+}
+
 // A program that has only what is required: the end is not moved, and what nobody saw the end of is
 // revoked by its name.
 func TestLeastProgram(t *testing.T) {

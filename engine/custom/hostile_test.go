@@ -146,6 +146,7 @@ func TestMessages(t *testing.T) {
 echo "connecting as root with first-line-of-it" >&2
 echo "and second-line-of-it, and \"quoted\\\"secret\"" >&2
 echo "made made-password on public-host" >&2
+echo "sending Authorization: Basic $(printf 'root:made-password' | base64)" >&2
 i=0; while [ $i -lt 100 ]; do echo "line $i" >&2; i=$((i + 1)); done
 head -c 10000 /dev/zero | tr '\0' x >&2
 echo '{"data": {"password": "made-password", "host": "public-host"}, "public": ["host"]}'`})
@@ -158,7 +159,7 @@ echo '{"data": {"password": "made-password", "host": "public-host"}, "public": [
 		t.Fatal(err)
 	}
 	said := log.String()
-	for _, secret := range []string{"first-line", "second-line", "quoted", "made-password"} {
+	for _, secret := range []string{"first-line", "second-line", "quoted", "made-password", "YWRlLXBhc3N3b3Jk"} {
 		if strings.Contains(said, secret) {
 			t.Errorf("the log holds %s: %s", secret, said)
 		}
@@ -189,6 +190,25 @@ func (s *safeBuffer) String() string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.b.String()
+}
+
+// A reply of so many secrets that looking for each of them would keep the server busy has nothing logged.
+func TestMessagesOfAFlood(t *testing.T) {
+	t.Parallel()
+	h := host(t, map[string]string{"program": checks + `
+head -c 60000 /dev/zero | tr '\0' x >&2
+echo "made secret-00007" >&2
+printf '{"data": {"all": ["secret"'; i=0; while [ $i -lt 2000 ]; do printf ',"secret-%05d"' $i; i=$((i + 1)); done; echo ']}}'`})
+	var log safeBuffer
+	o := options(t, "program", nil)
+	o.Logger = slog.New(slog.NewTextHandler(&log, nil))
+	e := open(t, h, o)
+	if _, err := e.Issue(t.Context(), plan(t, e, time.Minute)); err == nil {
+		t.Fatal("a list is taken for a text")
+	}
+	if said := log.String(); strings.Contains(said, "00007") || !strings.Contains(said, "too many secrets") {
+		t.Errorf("the log holds a secret, or does not say why nothing is logged: %.2000s", said)
+	}
 }
 
 // A reply that is no good gives secrets all the same, and a secret that begins with another one goes as a

@@ -76,11 +76,11 @@ func (e *Engine) Issue(ctx context.Context, p *engine.Plan) (engine.Recipe, erro
 	}
 	failpoint.Hit(failpoint.F5)
 	why := made.wrong(p.Username)
-	if why == "" && q.repeatsRoot(made.Ref) {
-		why = "ref repeats a secret of the root"
-	}
 	if why != "" {
 		return nil, e.broken(&q, &failure{code: codeReply, err: replyError(why)})
+	}
+	if err := e.checkRef(&q, made.Ref); err != nil {
+		return nil, err
 	}
 	if p.Data == nil {
 		p.Data = map[string]statement.Secret{}
@@ -102,8 +102,6 @@ func (i *issued) wrong(name string) string {
 		return "data is missing or empty"
 	case len(i.Data) > maxFields:
 		return "data has more than 64 fields"
-	case len(i.Ref) > maxRef:
-		return "ref is longer than 16 KiB"
 	}
 	for _, field := range slices.Sorted(maps.Keys(i.Data)) {
 		value := i.Data[field]
@@ -112,25 +110,34 @@ func (i *issued) wrong(name string) string {
 			return "a field of data has a name that is empty or longer than 64 characters"
 		case value == "" || value == name || slices.Contains(i.Public, field):
 			continue
-		case holds(i.Ref, value):
+		case within(decoded(i.Ref), value):
 			return "ref repeats a field of data that is not among public"
 		}
 	}
 	return ""
 }
 
-// holds tells whether a text stands in a JSON document.
-func holds(document json.RawMessage, text string) bool {
-	if !given(document) {
-		return false
+// checkRef refuses a reference that must not be stored: it is, in the clear.
+func (e *Engine) checkRef(q *request, ref json.RawMessage) error {
+	var why string
+	switch {
+	case len(ref) > maxRef:
+		why = "ref is longer than 16 KiB"
+	case q.repeatsRoot(decoded(ref)):
+		why = "ref repeats a secret of the root"
+	default:
+		return nil
 	}
-	var value any
-	if json.Unmarshal(document, &value) != nil {
-		return false
-	}
-	return within(value, text)
+	return e.broken(q, &failure{code: codeReply, err: replyError(why)})
 }
 
+// decoded is a JSON value; nil where there is none.
+func decoded(document json.RawMessage) (value any) {
+	_ = json.Unmarshal(document, &value) // nothing, or read as JSON before
+	return value
+}
+
+// within tells whether a text stands in a JSON value.
 func within(value any, text string) bool {
 	switch v := value.(type) {
 	case string:

@@ -26,7 +26,7 @@ func (e *Engine) Lookup(ctx context.Context, raw engine.Recipe) (engine.Presence
 	case "foreign":
 		return engine.Presence{State: engine.Foreign}, nil
 	case "usable":
-		if given(found.Ref) && len(found.Ref) <= maxRef {
+		if given(found.Ref) && e.checkRef(&q, found.Ref) == nil { // else it is found by its name
 			r.Ref = found.Ref
 		}
 		return engine.Presence{State: engine.Usable, Recipe: r.encode()}, nil

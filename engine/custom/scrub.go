@@ -6,12 +6,16 @@ import (
 	"log/slog"
 	"slices"
 	"strings"
+
+	"github.com/scaivault/scaivault/internal/statement"
 )
 
 const (
-	redacted = "[redacted]"
 	// shortestSecret keeps a port or a short word among the root's fields from blacking out every log.
 	shortestSecret = 6
+
+	// maxSecrets bounds what it costs to look for them.
+	maxSecrets = 1000
 
 	maxLines = 50
 	maxLine  = 500
@@ -21,7 +25,11 @@ const (
 // and those that its reply gives.
 func (q *request) said(log *slog.Logger, text string, reply json.RawMessage) {
 	secrets := append(q.secrets(), secretsOf(reply)...)
-	lines := strings.Split(strings.TrimSpace(scrub(text, secrets)), "\n")
+	if len(secrets) > maxSecrets {
+		log.Warn("a program said something, which is not logged: its reply holds too many secrets to take them all out", "function", q.Function, "name", q.Name)
+		return
+	}
+	lines := strings.Split(strings.TrimSpace(statement.Redact(text, secrets, shortestSecret)), "\n")
 	for i, line := range lines {
 		if i == maxLines {
 			log.Warn("a program said more than is logged", "function", q.Function, "lines", len(lines)-maxLines)
@@ -41,11 +49,11 @@ func (q *request) secrets() (values []string) {
 	return values
 }
 
-// repeatsRoot tells whether a document that is stored in the clear repeats a secret of the root. Its other
+// repeatsRoot tells whether a JSON value that is stored in the clear repeats a secret of the root. Its other
 // fields, such as a host or a user, may stand anywhere.
-func (q *request) repeatsRoot(document json.RawMessage) bool {
-	for name, value := range q.Root {
-		if text := value.Reveal(); text != "" && namesSecret(name) && holds(document, text) {
+func (q *request) repeatsRoot(value any) bool {
+	for name, secret := range q.Root {
+		if text := secret.Reveal(); text != "" && namesSecret(name) && within(value, text) {
 			return true
 		}
 	}
@@ -92,36 +100,7 @@ func texts(value any) (all []string) {
 	return all
 }
 
-// scrub takes secrets out of a text, in the forms in which they usually stand there: as they are, as
-// JSON has them, and each line of those that have several.
-func scrub(text string, secrets []string) string {
-	var forms []string
-	for _, secret := range secrets {
-		for _, form := range append([]string{secret, quoted(secret, true), quoted(secret, false)}, strings.Split(secret, "\n")...) {
-			if len(form) >= shortestSecret {
-				forms = append(forms, form)
-			}
-		}
-	}
-	slices.SortFunc(forms, func(a, b string) int { return len(b) - len(a) }) // of two the one that holds the other
-	for _, form := range forms {
-		text = strings.ReplaceAll(text, form, redacted)
-	}
-	return text
-}
-
-// quoted is a text as it stands between the quotes of JSON.
-func quoted(text string, html bool) string {
-	var b strings.Builder
-	encoder := json.NewEncoder(&b)
-	encoder.SetEscapeHTML(html)
-	if encoder.Encode(text) != nil {
-		return ""
-	}
-	return strings.TrimSuffix(strings.TrimPrefix(b.String(), `"`), "\"\n")
-}
-
 // shown is a text of a program as people may see it: one line, bounded, without the root's secrets.
 func (q *request) shown(text string, limit int) string {
-	return printable(scrub(text, q.secrets()), limit)
+	return printable(statement.Redact(text, q.secrets(), shortestSecret), limit)
 }

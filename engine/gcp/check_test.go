@@ -30,7 +30,7 @@ func TestMissingPermissions(t *testing.T) {
 		for _, role := range kinds {
 			if _, err := e.PrepareRole(t.Context(), "reader", parseRole(t, role)); err != nil {
 				refused++
-				if engine.KindOf(err) != engine.Refused || !strings.Contains(err.Error(), "--add-permissions") || !strings.Contains(err.Error(), lacking) {
+				if engine.KindOf(err) != engine.Misconfigured || !strings.Contains(err.Error(), "--add-permissions") || !strings.Contains(err.Error(), lacking) {
 					t.Errorf("without %s: %v", lacking, err)
 				}
 			}
@@ -72,7 +72,7 @@ func TestRootForOneAccount(t *testing.T) {
 		t.Error("a role of keys is taken")
 	}
 	const nobody = `{"credential_type": "access_token", "service_account_email": "nobody@fake-project-123.iam.gserviceaccount.com"}`
-	if _, err := e.PrepareRole(t.Context(), "reader", parseRole(t, nobody)); engine.KindOf(err) != engine.Refused || !strings.Contains(err.Error(), "does not exist") {
+	if _, err := e.PrepareRole(t.Context(), "reader", parseRole(t, nobody)); engine.KindOf(err) != engine.Misconfigured || !strings.Contains(err.Error(), "does not exist") {
 		t.Errorf("a role of an account that there is not: %v", err)
 	}
 }

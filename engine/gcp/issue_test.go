@@ -131,7 +131,7 @@ func TestPlanRefuses(t *testing.T) {
 	if _, err := e.Plan(t.Context(), engine.PlanRequest{Role: root}); engine.KindOf(err) != engine.Refused {
 		t.Errorf("credentials of the root itself: %v", err)
 	}
-	if _, err := e.PrepareRole(t.Context(), "r", root); engine.KindOf(err) != engine.Refused {
+	if _, err := e.PrepareRole(t.Context(), "r", root); engine.KindOf(err) != engine.Misconfigured {
 		t.Errorf("a role of the root itself: %v", err)
 	}
 	if _, err := e.Plan(t.Context(), engine.PlanRequest{Role: "a role"}); engine.KindOf(err) != engine.Misconfigured {

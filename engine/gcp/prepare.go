@@ -95,7 +95,7 @@ func (e *Engine) PrepareRole(ctx context.Context, _ string, wish engine.Role) (w
 		return nil, misconfigured(attempt+": it is not one of this engine", nil)
 	}
 	if r.Account != "" && r.Account == e.rootEmail() {
-		return nil, refused("%s: %s is the root's own account, whose keys would be keys of the root", attempt, r.Account)
+		return nil, misconfigured(attempt+": "+r.Account+" is the root's own account, whose keys would be keys of the root", nil)
 	}
 	ctx, cancel := e.operation(ctx)
 	defer cancel()
@@ -103,7 +103,7 @@ func (e *Engine) PrepareRole(ctx context.Context, _ string, wish engine.Role) (w
 	for _, n := range e.needsOf(r) {
 		missing, err := e.missing(ctx, attempt, n)
 		if gone(err) {
-			return nil, refused("%s: %s does not exist", attempt, n.of.name)
+			return nil, misconfigured(attempt+": "+n.of.name+" does not exist", nil)
 		}
 		if err != nil {
 			return nil, plain(err)
@@ -113,7 +113,7 @@ func (e *Engine) PrepareRole(ctx context.Context, _ string, wish engine.Role) (w
 		}
 	}
 	if len(lacking) > 0 {
-		return nil, refused("%s: root lacks permissions: %s", attempt, strings.Join(lacking, "; "))
+		return nil, misconfigured(attempt+": root lacks permissions: "+strings.Join(lacking, "; "), nil)
 	}
 	e.remember(r)
 	if r.Account == "" || r.CredentialType != keyCredential {

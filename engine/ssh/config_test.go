@@ -87,6 +87,8 @@ func TestRole(t *testing.T) {
 		"a command of two lines":      {ca, deploy.with(fields{"critical_options": fields{"force-command": "a\nb"}}), "force-command"},
 		"no address":                  {ca, deploy.with(fields{"critical_options": fields{"source-address": ""}}), "source-address"},
 		"a pattern":                   {ca, deploy.with(fields{"critical_options": fields{"source-address": "10.0.0.*"}}), "source-address"},
+		"an interface":                {ca, deploy.with(fields{"critical_options": fields{"source-address": "fe80::1%eth0"}}), "source-address"},
+		"many addresses":              {ca, deploy.with(fields{"critical_options": fields{"source-address": strings.Repeat("10.0.0.1,", 200) + "10.0.0.1"}}), "source-address"},
 		"bits beyond the length":      {ca, deploy.with(fields{"critical_options": fields{"source-address": "10.0.0.1/8"}}), "source-address"},
 		"an extension with a space":   {ca, deploy.with(fields{"extensions": fields{"permit pty": ""}}), "extensions"},
 		"an extension that is none":   {ca, deploy.with(fields{"allowed_extensions": []string{""}}), "allowed_extensions"},

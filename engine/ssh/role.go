@@ -126,14 +126,17 @@ func (r *role) checkOptions() error {
 }
 
 // checkSources reads addresses and networks as sshd does, with commas between them. It would take a
-// network with bits beyond its length for a mistake and refuse every login.
+// network with bits beyond its length for a mistake and refuse every login. A zone is a name of this machine's.
 func checkSources(value string) error {
+	if len(value) > maxValueBytes {
+		return engine.Invalid("critical_options: source-address is longer than %d bytes", maxValueBytes)
+	}
 	for text := range strings.SplitSeq(value, ",") {
-		if _, err := netip.ParseAddr(text); err == nil {
+		if address, err := netip.ParseAddr(text); err == nil && address.Zone() == "" {
 			continue
 		}
 		network, err := netip.ParsePrefix(text)
-		if err != nil || network != network.Masked() || len(value) > maxValueBytes {
+		if err != nil || network != network.Masked() {
 			return engine.Invalid("critical_options: source-address holds %.64q, which is neither an address nor a network such as 10.0.0.0/8", text)
 		}
 	}

@@ -27,7 +27,12 @@ func TestBounds(t *testing.T) {
 				t.Errorf("%s: %v", doc, err)
 			}
 		}
-		_, err := w.tryIssue(app, "one", "bounded", 10*time.Minute)
+		_, err := w.sources.CreateRole(ctx, admin, "one", []byte(`{"name": "long", "shortest": 10800}`))
+		w.must(err)
+		if made := w.issue(app, "one", "long"); made.TTL != 10800 { // the engine's default is shorter
+			t.Errorf("%+v", made)
+		}
+		_, err = w.tryIssue(app, "one", "bounded", 10*time.Minute)
 		w.wantCode(err, fault.InvalidDuration)
 		_, err = w.tryIssue(app, "one", "bounded", 2*time.Hour)
 		w.wantCode(err, fault.InvalidDuration)

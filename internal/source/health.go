@@ -2,6 +2,7 @@ package source
 
 import (
 	"context"
+	"fmt"
 	"strconv"
 	"time"
 
@@ -25,12 +26,10 @@ func (s *Service) Health(ctx context.Context, c *access.Caller, name string) (*a
 	}
 	out := &api.EngineHealth{Engine: name, CheckedAt: time.Now().UTC(), TLS: "none", MissingGrants: []string{}, Warnings: []string{}}
 	s.look(ctx, e, out)
-	err = s.store.Read(ctx, func(r store.Reader) error {
-		if err := overdue(r, e, out); err != nil || e.Lister() == nil {
-			return err
-		}
-		return listed(r, e, out)
-	})
+	err = s.store.Read(ctx, func(r store.Reader) error { return overdue(r, e, out) })
+	if err == nil {
+		err = s.listed(ctx, e, out)
+	}
 	if err := pass.Record(ctx, err); err != nil {
 		return nil, err
 	}
@@ -74,7 +73,8 @@ func (s *Service) look(ctx context.Context, e *Engine, out *api.EngineHealth) {
 	if found.Error != "" {
 		fail(found.Status, found.Error)
 	}
-	if problem := s.problem(e); problem != "" {
+	// Of a source that is away nothing can be said about its root.
+	if problem := s.problem(e); problem != "" && found.Status != api.EngineUnreachable {
 		fail(api.EngineMisconfigured, problem)
 	}
 	if e.Reached(h.SourceID()) != nil {
@@ -114,15 +114,47 @@ func overdue(r store.Reader, e *Engine, out *api.EngineHealth) error {
 	return err
 }
 
-// listed fills in how many credentials the list of what is revoked holds.
-func listed(r store.Reader, e *Engine, out *api.EngineHealth) error {
-	now := r.Now()
-	rows, err := r.Leases(store.LeaseFilter{Tenant: e.Tenant, EngineID: e.ID, ListedAt: &now}, "", 0)
+// largeList is a list of what is revoked that is on the way to be more than hosts take, which is 64 MiB: a
+// million certificates.
+const largeList = 8 << 20
+
+// listed fills in how many credentials of the engine the list of what is revoked holds, and tells of a list that
+// becomes too large: as it is published, with those of all such engines of the tenant.
+func (s *Service) listed(ctx context.Context, e *Engine, out *api.EngineHealth) error {
+	lister := e.Lister()
+	if lister == nil {
+		return nil
+	}
+	var rows []*store.Lease
+	err := s.store.Read(ctx, func(r store.Reader) (err error) {
+		now := r.Now()
+		rows, err = r.Leases(store.LeaseFilter{Tenant: e.Tenant, ListedAt: &now}, "", 0)
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	own := 0
+	recipes := make([]engine.Recipe, len(rows))
+	for k, l := range rows {
+		recipes[k] = l.Recipe
+		if l.EngineID == e.ID {
+			own++
+		}
+	}
 	if out.Details == nil {
 		out.Details = map[string]string{}
 	}
-	out.Details["listed_as_revoked"] = strconv.Itoa(len(rows))
-	return err
+	out.Details["listed_as_revoked"] = strconv.Itoa(own)
+	switch list, err := lister.RevocationList(time.Time{}, recipes); {
+	case err != nil:
+		s.log.Error("the list of what is revoked cannot be made", "engine", e.Name, "error", err)
+		out.Warnings = append(out.Warnings, "the list of what is revoked cannot be made, so hosts learn of no revocation: the log of the server has why")
+	case len(list) >= largeList:
+		out.Warnings = append(out.Warnings, fmt.Sprintf("the list of what is revoked has %d MiB, for %d certificates of all such engines: hosts fetch it again and again, sshd reads it at each login, and they take none of more than 64 MiB. It shrinks as certificates end: shorten max_ttl, or let them end by themselves instead of revoking them",
+			len(list)>>20, len(rows)))
+	}
+	return nil
 }
 
 // Summaries are the states of all engines of a tenant as last seen, for health pages and metrics.

@@ -509,6 +509,27 @@ func TestWrongRootByHand(t *testing.T) {
 	})
 }
 
+// A source that is away is told to be away, whatever is known of its root: nobody shall look for a wrong password
+// while it is the network that does not work.
+func TestAwayWithAWrongRoot(t *testing.T) {
+	inWorld(t, func(w *world) {
+		w.mustUse()
+		w.write("wrong")
+		time.Sleep(time.Minute)
+		if h := w.health(); h.Status != api.EngineMisconfigured {
+			w.Errorf("%+v", h)
+		}
+		w.host.SetFault(func(leasetest.Call) leasetest.Fault { return leasetest.Fault{Kind: leasetest.Unreachable} })
+		if h := w.health(); h.Status != api.EngineUnreachable || h.Error == nil || strings.Contains(*h.Error, "root secret") {
+			w.Errorf("%+v", h)
+		}
+		w.host.SetFault(nil)
+		if h := w.health(); h.Status != api.EngineMisconfigured {
+			w.Errorf("%+v", h)
+		}
+	})
+}
+
 // What a rotation has set is not lost to wrong versions that come before its first use.
 func TestWrongRootAfterARotation(t *testing.T) {
 	inWorld(t, func(w *world) {

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"strings"
 	"testing"
 	"time"
 
@@ -72,5 +73,30 @@ func TestFormerKeyStaysFormer(t *testing.T) {
 		time.Sleep(500 * time.Hour)
 		patch(&api.EnginePatch{MaxTTL: new(api.Duration(960 * time.Hour))})
 		only("when the first terms are no longer kept", "hosts")
+	})
+}
+
+// TestLargeList: health tells of a list of what is revoked that becomes too large for hosts.
+func TestLargeList(t *testing.T) {
+	inWorld(t, func(w *world) {
+		w.bind("dynamic:hosts", policy.Rule{PathPattern: "ssh/**", Permissions: []policy.Permission{policy.Read, policy.Rotate}})
+		ctx := context.Background()
+		_, err := w.sources.CreateEngine(ctx, w.admin, &api.EngineRequest{Name: "hosts", Type: "ssh", Config: json.RawMessage(`{}`)})
+		w.must(err)
+		for size, warned := range map[int]bool{0: false, 8<<20 - 1: false, 8 << 20: true} {
+			if w.list = nil; size > 0 {
+				w.list = make([]byte, size)
+			}
+			h, err := w.sources.Health(ctx, w.admin, "hosts")
+			w.must(err)
+			if h.Status != api.EngineHealthy || h.Details["listed_as_revoked"] != "0" || (len(h.Warnings) == 1) != warned {
+				t.Errorf("with a list of %d bytes: %+v", size, h)
+			}
+			for _, warning := range h.Warnings {
+				if !strings.Contains(warning, "8 MiB") {
+					t.Errorf("the warning is %s", warning)
+				}
+			}
+		}
 	})
 }

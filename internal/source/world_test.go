@@ -54,6 +54,7 @@ type process struct {
 	admin   *access.Caller
 	opening func() // whenever the source service opens an engine
 	asked   func() // and asks it which server it reached
+	list    []byte // of what is revoked, in the place of the real one
 }
 
 // inWorld runs a test in a bubble of its own time.
@@ -112,7 +113,7 @@ func (w *world) processOn(base *sqlite.Store, key seal.Seal) *process {
 	door := access.New(access.Config{Store: p.store, Limits: access.Limits{Off: true}})
 	p.secrets = secret.New(p.store, door, keys)
 	p.sources = source.New(source.Config{Store: p.store, Door: door, Secrets: p.secrets, Keys: keys,
-		EndBindings: func(store.Tx, string, string) error { return nil }, Types: []engine.Type{watched{p.kind, p}, ssh.Type{}},
+		EndBindings: func(store.Tx, string, string) error { return nil }, Types: []engine.Type{watched{p.kind, p}, listing{ssh.Type{}, p}},
 		Namer: statement.NewNamer(base.Installation(), []byte("key"), nil), Logger: slog.New(slog.DiscardHandler)})
 	p.secrets.Join(secret.Hooks{InUse: p.sources.Uses, Pinned: p.sources.Pinned, AtSource: p.sources.RotateSecret, Gone: p.sources.ForgetRoot,
 		Changed: func(string, string, int) { p.sources.SecretChanged() }})
@@ -348,6 +349,19 @@ func (e watchedEngine) SourceID() string {
 		e.process.asked()
 	}
 	return e.Engine.SourceID()
+}
+
+// listing has the list that a test wants.
+type listing struct {
+	ssh.Type
+	process *process
+}
+
+func (t listing) RevocationList(at time.Time, revoked []engine.Recipe) ([]byte, error) {
+	if t.process.list != nil {
+		return t.process.list, nil
+	}
+	return t.Type.RevocationList(at, revoked)
 }
 
 // mortal is a store that does nothing more after its process died.

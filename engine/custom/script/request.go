@@ -96,6 +96,9 @@ func (c *call) build(ctx context.Context, w wish, target *url.URL) (*http.Reques
 		if http.CanonicalHeaderKey(name) == "Host" {
 			return nil, errors.New("the header Host is the URL's")
 		}
+		if strings.ContainsAny(value, "\r\n\x00") {
+			return nil, errors.New("the value of a header has more than one line")
+		}
 		request.Header.Set(name, value)
 	}
 	if len(w.Auth) == 2 {

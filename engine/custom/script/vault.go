@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"net/url"
 	"slices"
 	"strconv"
 	"strings"
@@ -18,7 +17,6 @@ const (
 	maxSecretBytes = 1 << 20 // of all secrets of one call
 	// shortestScrubbed keeps a root field such as "1" from blacking out every line.
 	shortestScrubbed = 4
-	redacted         = "[redacted]"
 )
 
 var errTooMuch = errors.New("a text with secrets in it, and all of those that a function gives, have at most 1 MiB")
@@ -112,21 +110,9 @@ func (v *vault) derive(texts [][]piece, of func(texts []string) (string, error))
 	return reply{Text: []byte(made)}, nil
 }
 
-// scrub takes all secrets out of a text, in the forms in which they may stand there.
+// scrub takes all secrets out of a text.
 func (v *vault) scrub(text string) string {
-	var forms []string
-	for _, value := range v.values {
-		for _, form := range []string{value, quoted(value), url.QueryEscape(value), url.PathEscape(value)} {
-			if len(form) >= shortestScrubbed {
-				forms = append(forms, form)
-			}
-		}
-	}
-	slices.SortFunc(forms, func(a, b string) int { return len(b) - len(a) }) // of two forms the one that holds the other
-	for _, form := range slices.Compact(forms) {
-		text = strings.ReplaceAll(text, form, redacted)
-	}
-	return text
+	return statement.Redact(text, v.values, shortestScrubbed)
 }
 
 // mark is what stands for a secret in JSON that the child writes, before its number and a closing
