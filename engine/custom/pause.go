@@ -12,7 +12,7 @@ const (
 	// wasteShare is how many times the cost of a failure the pause after it is: what keeps failing has a
 	// hundredth of one processor.
 	wasteShare = 100
-	maxPause   = time.Minute
+	maxPause   = 5 * time.Minute
 )
 
 // pauses keep a program that works hard and fails, such as one that loops or forks without end, from

@@ -8,7 +8,7 @@ import (
 	"github.com/scaivault/scaivault/engine"
 )
 
-// What keeps failing and costs much is not begun again for a hundred times its cost, at most a minute;
+// What keeps failing and costs much is not begun again for a hundred times its cost, at most five minutes;
 // only that function of that role, and never what ends a credential.
 func TestPause(t *testing.T) {
 	t.Parallel()
