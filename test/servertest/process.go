@@ -9,7 +9,7 @@ import (
 )
 
 const (
-	startTimeout = time.Minute
+	startTimeout = 3 * time.Minute
 	endTimeout   = time.Minute
 	pollInterval = 5 * time.Millisecond
 )
