@@ -24,6 +24,9 @@ func TestCrashMatrixAzure(t *testing.T) {
 			if slices.Contains(renewals, s.point) || !full() && (existing || !slices.Contains(short, s.point)) {
 				continue
 			}
+			if s.point == failpoint.R4 { // tokens that were given out work for another second
+				s.reach = revokingBehindTheAnswer
+			}
 			t.Run(name+"/"+string(s.point), func(t *testing.T) {
 				t.Parallel()
 				role := newRole()
