@@ -19,7 +19,7 @@ var kinds = map[string]string{
 	"a token of an account": tokenOfAnAccount, "a token of its own account": tokenOfItsOwn,
 }
 
-// What a caller gets is the file that Google gives, and Google itself ends it with the lease.
+// What a caller gets is the file that Google gives.
 func TestKeyFile(t *testing.T) {
 	t.Parallel()
 	s := newSource(t)
@@ -46,9 +46,38 @@ func TestKeyFile(t *testing.T) {
 	if _, err := s.login(t.Context(), p.Data); err != nil {
 		t.Fatalf("log in: %v", err)
 	}
-	s.Advance(time.Hour + time.Second)
-	if _, err := s.login(t.Context(), p.Data); err == nil {
-		t.Error("the key works after its certificate has ended")
+}
+
+// The certificate that Google gets of a key ends with the lease, to the second, and Google takes the key until
+// then only. The lease is short: an assertion of its holder's clock would have ended after an hour by itself.
+func TestKeyEnds(t *testing.T) {
+	t.Parallel()
+	for name, role := range map[string]string{"of an account": keyOfAnAccount, "of its own account": keyOfItsOwn} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s := newSource(t)
+			e := s.open(t, nil)
+			p, err := e.Plan(t.Context(), engine.PlanRequest{LeaseID: ident.New(ident.Lease), RoleName: "reader", Role: parseRole(t, role), ExpiresAt: time.Now().Add(10 * time.Minute).Truncate(time.Second)})
+			if err != nil {
+				t.Fatal(err)
+			}
+			p.Deadline = time.Now().Add(time.Minute)
+			if _, err := e.Issue(t.Context(), p); err != nil {
+				t.Fatal(err)
+			}
+			email, id, _ := s.find(p.Username)
+			if cert := s.Certificate(email, id); cert == nil || !cert.NotAfter.Equal(p.ExpiresAt) {
+				t.Errorf("the lease ends at %s, and not so the certificate: %+v", p.ExpiresAt, cert)
+			}
+			s.Advance(8 * time.Minute)
+			if _, err := s.login(t.Context(), p.Data); err != nil {
+				t.Errorf("before the end: %v", err)
+			}
+			s.Advance(2 * time.Minute)
+			if _, err := s.login(t.Context(), p.Data); err == nil {
+				t.Error("the key is taken after the end of its lease")
+			}
+		})
 	}
 }
 
