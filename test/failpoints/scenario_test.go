@@ -251,18 +251,31 @@ func closed(t *testing.T, w *world, leases []api.Lease, subject api.Credential) 
 	if made := w.made(leases); len(made) != 0 {
 		t.Errorf("there is another lease: %+v", made)
 	}
-	for _, l := range leases {
-		if l.LeaseID != subject.LeaseID {
-			continue
-		}
-		if l.Status != api.LeaseRevoked || l.Revocation.Reason != api.ReasonRevoked && l.Revocation.Reason != api.ReasonPrefix {
-			t.Errorf("the lease is %s, %+v; it should be revoked, as it was asked", l.Status, l.Revocation)
-			return string(l.Status)
-		}
-		return "no account, lease revoked: " + l.Revocation.Reason
+	l := leaseOf(leases, subject)
+	switch {
+	case l == nil:
+		t.Errorf("lease %s is lost", subject.LeaseID)
+		return "lost"
+	case l.Status != api.LeaseRevoked || !asked(l):
+		t.Errorf("the lease is %s, %+v; it should be revoked, as it was asked", l.Status, l.Revocation)
+		return string(l.Status)
 	}
-	t.Errorf("lease %s is lost", subject.LeaseID)
-	return "lost"
+	return "no account, lease revoked: " + l.Revocation.Reason
+}
+
+// asked tells whether it was a caller who ended a lease.
+func asked(l *api.Lease) bool {
+	return l.Revocation.Reason == api.ReasonRevoked || l.Revocation.Reason == api.ReasonPrefix
+}
+
+// leaseOf is the lease of a credential; nil where it is lost.
+func leaseOf(leases []api.Lease, c api.Credential) *api.Lease {
+	for i := range leases {
+		if leases[i].LeaseID == c.LeaseID {
+			return &leases[i]
+		}
+	}
+	return nil
 }
 
 // revokedOwner is revoked; what the account owned is somebody else's now.

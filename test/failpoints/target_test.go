@@ -29,6 +29,9 @@ type target struct {
 	ends    func(t *testing.T) map[string]time.Time          // of each account; nil where the source is told none
 	login   func(t *testing.T, data map[string]string) error // uses what a caller was given
 	restart func(t *testing.T)                               // with kill -9; nil where other tests use the source, too
+
+	lasting bool                                                    // what is revoked goes on when a test has ended: its lease says until when
+	ended   func(t *testing.T, l api.Lease, data map[string]string) // tries what was revoked; nil where that is not told by accounts
 }
 
 // rootOf is the root of a guide under a name.
@@ -182,6 +185,9 @@ func (s target) play(t *testing.T, at scenario, role string, nodes ...*vaulttest
 	s.compare(t, leases)
 	w.compareTrail(t, node, leases)
 	r.found = at.found(t, w, leases, subject)
+	if l := leaseOf(leases, subject); l != nil && at.ends && s.ended != nil {
+		s.ended(t, *l, subject.Data)
+	}
 
 	ready = time.Now()
 	s.credential(t, w, node)
@@ -195,6 +201,9 @@ func (s target) play(t *testing.T, at scenario, role string, nodes ...*vaulttest
 		var err error
 		eventually(t, func() string { return fmt.Sprintf("what is left is revoked: %+v, %v", result, err) }, func() bool {
 			result, err = w.first().Admin(t).RevokePrefix(t.Context(), "db/"+w.role, patience/2)
+			if err == nil && result.Pending > 0 && s.lasting {
+				return !slices.ContainsFunc(w.leases(t, node), func(l api.Lease) bool { return l.Status == api.LeaseActive || s.open(l) })
+			}
 			return err == nil && result.Pending == 0 // a source may say that it is dead a little later
 		})
 	}
@@ -217,6 +226,13 @@ func (s target) credential(t *testing.T, w *world, node *vaulttest.Server) api.C
 	return c
 }
 
+// open tells whether something is left to do of a lease: neither does it live, nor is it closed, nor has it only to
+// wait for a moment that is known.
+func (s target) open(l api.Lease) bool {
+	promised := s.lasting && l.Status == api.LeaseRevoking && l.Revocation.EffectiveAt != nil
+	return l.Status == api.LeaseIssuing || l.Status == api.LeaseRevoking && !promised
+}
+
 // decided waits until all that the kill cut off is decided, all that lived before has ended if that was asked, and
 // the source has the end of every lease.
 func (s target) decided(t *testing.T, w *world, node *vaulttest.Server, ends bool) (leases []api.Lease) {
@@ -229,7 +245,7 @@ func (s target) decided(t *testing.T, w *world, node *vaulttest.Server, ends boo
 		}
 		return !slices.ContainsFunc(leases, func(l api.Lease) bool {
 			end, told := at[l.Username]
-			return l.Status == api.LeaseIssuing || l.Status == api.LeaseRevoking || ends && w.known[l.LeaseID] && l.Status == api.LeaseActive ||
+			return s.open(l) || ends && w.known[l.LeaseID] && l.Status == api.LeaseActive ||
 				told && l.Status == api.LeaseActive && end.Sub(l.ExpiresAt).Abs() > time.Second
 		})
 	})
