@@ -194,7 +194,8 @@ func (c *client) exchange(req *http.Request, q request, out any) error {
 	var sent atomic.Bool
 	ctx := httptrace.WithClientTrace(req.Context(), &httptrace.ClientTrace{
 		WroteHeaders: func() { sent.Store(true) },
-		WroteRequest: func(httptrace.WroteRequestInfo) { failpoint.Sent(req.Context()) },
+		// WroteRequest comes before the buffer is flushed: a kill there would send nothing.
+		GotFirstResponseByte: func() { failpoint.Sent(req.Context()) },
 	})
 	response, err := c.http.Do(req.WithContext(ctx))
 	if err != nil {

@@ -112,7 +112,8 @@ func (e *Engine) once(ctx context.Context, c call) error {
 	var sent atomic.Bool
 	traced := httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
 		WroteHeaders: func() { sent.Store(true) },
-		WroteRequest: func(httptrace.WroteRequestInfo) { failpoint.Sent(ctx) },
+		// WroteRequest comes before the buffer is flushed: a kill there would send nothing.
+		GotFirstResponseByte: func() { failpoint.Sent(ctx) },
 	})
 	r, err := http.NewRequestWithContext(traced, c.method, c.url, body)
 	if err != nil {

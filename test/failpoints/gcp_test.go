@@ -77,8 +77,9 @@ func (k gcpKind) scenarios() (all []scenario) {
 		case failpoint.F3, failpoint.F4: // key and token come behind them
 			s.found = absent
 		case failpoint.F5, failpoint.F6, failpoint.Found: // what was in one answer alone is nobody's
-			if !k.uploaded {
-				s.found = absent
+			s.found = absent
+			if k.uploaded {
+				s.found = unconfirmed
 			}
 		}
 		if s.ends && k.lasting {
