@@ -8,6 +8,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/iam"
 
 	"github.com/scaivault/scaivault/engine"
+	"github.com/scaivault/scaivault/internal/failpoint"
 )
 
 const sessionPolicyPrefix = "scaivault-"
@@ -28,7 +29,7 @@ func (e *Engine) endSession(ctx context.Context, c clients, r recipe) (engine.Ou
 	// The policy is named after the lease, so that no two revocations meet.
 	name, policy := roleName(r.RoleARN), sessionPolicyPrefix+r.LeaseID
 	if !lives {
-		_, err := c.iam.DeleteRolePolicy(ctx, &iam.DeleteRolePolicyInput{RoleName: &name, PolicyName: &policy})
+		_, err := c.iam.DeleteRolePolicy(failpoint.OnSending(ctx, failpoint.R2), &iam.DeleteRolePolicyInput{RoleName: &name, PolicyName: &policy})
 		switch {
 		case err == nil || gone(err):
 		case denied(err): // then it could not make one either, as a rule; what it denies is over
@@ -59,7 +60,7 @@ func (e *Engine) denySession(ctx context.Context, c clients, r recipe, name, pol
 		r.SessionID = *out.Role.RoleId + ":" + r.Username
 	}
 	text := sessionDocument(r.SessionID)
-	_, err := c.iam.PutRolePolicy(ctx, &iam.PutRolePolicyInput{RoleName: &name, PolicyName: &policy, PolicyDocument: &text})
+	_, err := c.iam.PutRolePolicy(failpoint.OnSending(ctx, failpoint.R2), &iam.PutRolePolicyInput{RoleName: &name, PolicyName: &policy, PolicyDocument: &text})
 	return err
 }
 

@@ -76,10 +76,7 @@ func newAccount(t testing.TB, more ...string) *account {
 	a.user = "scaivault-root-" + id
 	a.root = a.front.User(t, "/", a.user, strings.ReplaceAll(guide(t, "aws-root"), "user/scaivault-root", "user/"+a.user))
 	for _, name := range more {
-		policy := guide(t, name)
-		if _, err := a.front.Admin().PutUserPolicy(t.Context(), &iam.PutUserPolicyInput{UserName: &a.user, PolicyName: &name, PolicyDocument: &policy}); err != nil {
-			t.Fatal(err)
-		}
+		a.front.Permit(t, a.user, name, guide(t, name))
 	}
 	a.role = a.front.Role(t, "app-"+id, allowed)
 	return a

@@ -1,7 +1,10 @@
 package awstest
 
 import (
+	"maps"
+	"slices"
 	"strings"
+	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/iam"
@@ -33,6 +36,14 @@ func (f *Front) User(t TB, path, name, policy string) Keys {
 		t.Fatalf("make a key of %s: %v", name, err)
 	}
 	return Keys{ID: *made.AccessKey.AccessKeyId, Secret: *made.AccessKey.SecretAccessKey}
+}
+
+// Permit gives a user an inline policy.
+func (f *Front) Permit(t TB, user, name, policy string) {
+	t.Helper()
+	if _, err := f.Admin().PutUserPolicy(t.Context(), &iam.PutUserPolicyInput{UserName: &user, PolicyName: &name, PolicyDocument: &policy}); err != nil {
+		t.Fatalf("give the user %s the policy %s: %v", user, name, err)
+	}
 }
 
 // Role makes a role that everybody of the account may assume, with an inline policy; its ARN.
@@ -85,6 +96,23 @@ func (s *Server) RolePolicy(arn, name string) bool {
 	defer s.one.Unlock()
 	_, there := s.state.policies["role/"+arn[strings.LastIndex(arn, "/")+1:]][name]
 	return there
+}
+
+// RolePolicies are the names of the inline policies of a role.
+func (s *Server) RolePolicies(arn string) []string {
+	s.one.Lock()
+	defer s.one.Unlock()
+	return slices.Collect(maps.Keys(s.state.policies["role/"+arn[strings.LastIndex(arn, "/")+1:]]))
+}
+
+// Ends is when the session of an access key ends by itself.
+func (s *Server) Ends(key string) time.Time {
+	s.one.Lock()
+	defer s.one.Unlock()
+	if h := s.state.holders[key]; h != nil {
+		return h.ends
+	}
+	return time.Time{}
 }
 
 // Condition is that of a statement.

@@ -1,6 +1,7 @@
 package awstest
 
 import (
+	"bytes"
 	"crypto/rand"
 	"encoding/xml"
 	"fmt"
@@ -66,14 +67,25 @@ func escape(text string) string {
 	return b.String()
 }
 
-// mint makes a session of the kinds that moto knows one of.
-func (s *state) mint(by *holder, form url.Values) answer {
+// ending is what AssumeRole answers, with another end of the session.
+func ending(body []byte, at time.Time) []byte {
+	before, rest, _ := bytes.Cut(body, []byte("<Expiration>"))
+	_, after, _ := bytes.Cut(rest, []byte("</Expiration>"))
+	return fmt.Appendf(nil, "%s<Expiration>%s</Expiration>%s", before, at.UTC().Format(time.RFC3339), after)
+}
+
+// mint makes a session of the kinds that moto knows one of. life takes the place of the one that was asked for,
+// unless it is zero.
+func (s *state) mint(by *holder, form url.Values, life time.Duration) answer {
 	var seconds int
 	if _, err := fmt.Sscan(form.Get("DurationSeconds"), &seconds); err != nil || seconds < 900 || seconds > 36*3600 {
 		return refusal(http.StatusBadRequest, "ValidationError", "Value at 'durationSeconds' failed to satisfy constraint: Member must have value between 900 and 129600")
 	}
+	if life == 0 {
+		life = time.Duration(seconds) * time.Second
+	}
 	h := &holder{keys: Keys{"ASIA" + rand.Text()[:16], rand.Text(), rand.Text()}, user: by.user, since: time.Now(),
-		ends: time.Now().Add(time.Duration(seconds) * time.Second).Truncate(time.Second), arn: arn("user" + s.paths[by.user] + by.user)}
+		ends: time.Now().Add(life).Truncate(time.Second), arn: arn("user" + s.paths[by.user] + by.user)}
 	federated := ""
 	if form.Get("Action") == "GetFederationToken" {
 		h.arn = "arn:aws:sts::" + Account + ":federated-user/" + form.Get("Name")

@@ -39,6 +39,7 @@ type Front struct {
 	mu    sync.Mutex
 	fault func(action string) Fault
 	lag   lag
+	life  time.Duration
 	web   webIdentity
 }
 
@@ -72,6 +73,14 @@ func (f *Front) SetLag(lasts time.Duration) {
 	f.lag = lag{time.Now(), lasts}
 }
 
+// SetLife makes sessions that are made from now on end after so long, whatever was asked for: STS makes none
+// of less than fifteen minutes, for which no test waits.
+func (f *Front) SetLife(life time.Duration) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.life = life
+}
+
 func (f *Front) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	body, err := io.ReadAll(io.LimitReader(r.Body, 1<<20))
 	form, malformed := url.ParseQuery(string(body))
@@ -81,7 +90,7 @@ func (f *Front) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	action := form.Get("Action")
 	f.mu.Lock()
-	fault, late := None, f.lag
+	fault, late, life := None, f.lag, f.life
 	if f.fault != nil {
 		fault = f.fault(action)
 	}
@@ -102,7 +111,7 @@ func (f *Front) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 			out = f.assumeByWeb(r, form.Get("RoleArn"), form.Get("RoleSessionName"), form.Get("WebIdentityToken"))
 			break
 		}
-		out = f.server.handle(r, body, form, late)
+		out = f.server.handle(r, body, form, late, life)
 	}
 	switch fault {
 	case LoseAfter:
@@ -147,7 +156,7 @@ func (s *Server) Session(name string) bool {
 const signatureLife = 5 * time.Minute
 
 // handle answers one request, one at a time.
-func (s *Server) handle(r *http.Request, body []byte, form url.Values, late lag) answer {
+func (s *Server) handle(r *http.Request, body []byte, form url.Values, late lag, life time.Duration) answer {
 	s.one.Lock()
 	defer s.one.Unlock()
 	s.log.add(form)
@@ -167,7 +176,7 @@ func (s *Server) handle(r *http.Request, body []byte, form url.Values, late lag)
 	case (action == "GetSessionToken" || action == "GetFederationToken") && h.keys.Token != "":
 		return refusal(http.StatusForbidden, "AccessDenied", "Cannot call %s with session credentials", action)
 	case action == "GetSessionToken" || action == "GetFederationToken":
-		return s.state.mint(h, form)
+		return s.state.mint(h, form, life)
 	case action == "SimulatePrincipalPolicy":
 		return s.state.simulate(form)
 	case action == "GetUserPolicy":
@@ -185,6 +194,9 @@ func (s *Server) handle(r *http.Request, body []byte, form url.Values, late lag)
 	}
 	out = s.forward(r, who, h, body, form)
 	if out.status == http.StatusOK {
+		if action == "AssumeRole" && life > 0 {
+			out.body = ending(out.body, time.Now().Add(life))
+		}
 		s.state.done(form, out.body)
 	}
 	return out

@@ -32,6 +32,7 @@ type target struct {
 
 	lasting bool                                                    // what is revoked goes on when a test has ended: its lease says until when
 	ended   func(t *testing.T, l api.Lease, data map[string]string) // tries what was revoked; nil where that is not told by accounts
+	denied  func(t *testing.T) []string                             // leases whose credentials may do nothing until they end; nil where none can be kept from it
 }
 
 // rootOf is the root of a guide under a name.
@@ -196,18 +197,19 @@ func (s target) play(t *testing.T, at scenario, role string, nodes ...*vaulttest
 		w.first().Run(t)
 		s.credential(t, w, w.first())
 	}
-	for range 2 { // the second time nothing is left to do
+	admin := w.first().Admin(t) // one: each has connections, of which a server takes so many
+	for range 2 {               // the second time nothing is left to do
 		var result api.RevokeResult
 		var err error
 		eventually(t, func() string { return fmt.Sprintf("what is left is revoked: %+v, %v", result, err) }, func() bool {
-			result, err = w.first().Admin(t).RevokePrefix(t.Context(), "db/"+w.role, patience/2)
+			result, err = admin.RevokePrefix(t.Context(), "db/"+w.role, patience/2)
 			if err == nil && result.Pending > 0 && s.lasting {
 				return !slices.ContainsFunc(w.leases(t, node), func(l api.Lease) bool { return l.Status == api.LeaseActive || s.open(l) })
 			}
 			return err == nil && result.Pending == 0 // a source may say that it is dead a little later
 		})
 	}
-	s.compare(t, nil)
+	s.compare(t, w.leases(t, w.first()))
 	return r
 }
 
@@ -253,9 +255,24 @@ func (s target) decided(t *testing.T, w *world, node *vaulttest.Server, ends boo
 }
 
 // compare fails for an account without a living lease, and for a living lease without its account, or without
-// its end at a source that is told it.
+// its end at a source that is told it; and for one that is denied everything without a lease that is being revoked,
+// and the reverse.
 func (s target) compare(t *testing.T, leases []api.Lease) {
 	t.Helper()
+	if s.denied != nil {
+		var want []string
+		for _, l := range leases {
+			if l.Status == api.LeaseRevoking {
+				want = append(want, l.LeaseID)
+			}
+		}
+		got := s.denied(t)
+		slices.Sort(want)
+		slices.Sort(got)
+		if !slices.Equal(got, want) {
+			t.Errorf("denied everything are the credentials of %v; being revoked are the leases %v", got, want)
+		}
+	}
 	if s.users == nil {
 		return
 	}
