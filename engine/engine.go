@@ -248,7 +248,8 @@ type Health struct {
 
 // Renewer moves the end that the source enforces.
 type Renewer interface {
-	// Renew sets the credential's end at the source. Idempotent.
+	// Renew sets the credential's end at the source. Idempotent. Nothing of it takes effect after the
+	// deadline of ctx, however late the source comes to it: another renewal may have set another end.
 	Renew(ctx context.Context, r Recipe, until time.Time) error
 }
 

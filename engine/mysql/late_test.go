@@ -8,6 +8,7 @@ import (
 
 	"github.com/scaivault/scaivault/engine"
 	"github.com/scaivault/scaivault/test/mysqltest"
+	"github.com/scaivault/scaivault/test/proxy"
 )
 
 // A server that was frozen while it was asked executes what it finds when it goes
@@ -103,4 +104,40 @@ func (s *source) busy(t testing.TB, text string) bool {
 		}
 	}
 	return false
+}
+
+// A renewal whose message was on its way for longer than it may take changes nothing. Else it takes back what
+// a later one has set, and the credential dies before its lease.
+func TestLateRenewal(t *testing.T) {
+	t.Parallel()
+	eachKind(t, func(t *testing.T, s *source) {
+		s.server.Exec(t, "SET GLOBAL event_scheduler = ON", "GRANT EVENT ON "+s.app+".* TO '"+s.root+"'@'%'")
+		events := fields{"expiry_events": s.app}
+		e := s.open(t, events)
+		made := issue(t, e, s.reader(t))
+		later := time.Now().Add(time.Hour)
+		if err := e.Renew(t.Context(), made.recipe, later); err != nil {
+			t.Fatal(err)
+		}
+
+		sessions := func() string {
+			return s.server.Query(t, "SELECT COUNT(*) FROM information_schema.PROCESSLIST WHERE USER = '"+s.root+"'")[0][0]
+		}
+		before := sessions()
+		const limit = time.Second
+		o := s.options(events)
+		o.Dial = proxy.Late("ALTER EVENT", limit+time.Second)
+		slow := open(t, o)
+		ctx, cancel := context.WithTimeout(t.Context(), limit)
+		defer cancel()
+		if err := slow.Renew(ctx, made.recipe, time.Now().Add(time.Minute)); err == nil {
+			t.Error("what was not done in time is answered as done")
+		}
+		slow.Close()
+		eventually(t, "the session that was given up ended behind the message", func() bool { return sessions() <= before })
+		if end := s.end(t, made.Username); end.Sub(later).Abs() > 2*time.Second {
+			t.Errorf("a late renewal has taken back a later one: the source ends it at %s, not %s", end, later)
+		}
+		revoke(t, e, made.recipe)
+	})
 }

@@ -7,12 +7,14 @@ import (
 	"net"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/scaivault/scaivault/engine"
 	"github.com/scaivault/scaivault/engine/enginetest"
 	"github.com/scaivault/scaivault/test/pgtest"
+	"github.com/scaivault/scaivault/test/proxy"
 )
 
 // TestNothingSecretInTheLog runs on a server that logs whatever can be logged.
@@ -210,4 +212,48 @@ func TestRevocationKeepsAConnection(t *testing.T) {
 		t.Errorf("revocation waited for issuing: %s", took)
 	}
 	wg.Wait()
+}
+
+// TestLateRenewal: a renewal whose message was on its way for longer than it may take changes nothing. Else
+// it takes back what a later one has set, and the credential dies before its lease.
+func TestLateRenewal(t *testing.T) {
+	t.Parallel()
+	s := newSource(t, pgtest.Shared(t, 17), createRole)
+	e := s.open(t, nil)
+	made := issue(t, e, parseRole(t, readItems))
+	later := time.Now().Add(time.Hour)
+	if err := e.Renew(t.Context(), made.recipe, later); err != nil {
+		t.Fatal(err)
+	}
+
+	const limit = time.Second
+	var over atomic.Bool
+	dial := proxy.Late("VALID UNTIL", limit+time.Second)
+	o := s.options(nil)
+	o.Node = "slow"
+	o.Dial = func(ctx context.Context, network, address string) (net.Conn, error) {
+		if over.Load() {
+			return nil, errors.New("no new connections, which could cancel: only the fence helps")
+		}
+		return dial(ctx, network, address)
+	}
+	slow := openEngine(t, o)
+	ctx, cancel := context.WithTimeout(t.Context(), limit)
+	defer cancel()
+	if _, err := slow.Lookup(t.Context(), made.recipe); err != nil { // a connection is there
+		t.Fatal(err)
+	}
+	over.Store(true)
+	if err := slow.Renew(ctx, made.recipe, time.Now().Add(time.Minute)); err == nil {
+		t.Error("what was not done in time is answered as done")
+	}
+	slow.Close()
+	const left = "SELECT count(*) FROM pg_stat_activity WHERE usename = $1 AND application_name LIKE '%slow%'"
+	for s.count(t, left, s.root) > 0 { // the session that was given up ends behind the message
+		time.Sleep(10 * time.Millisecond)
+	}
+	if n := s.count(t, "SELECT count(*) FROM pg_roles WHERE rolname = $1 AND rolvaliduntil > now() + interval '30 minutes'", made.username); n != 1 {
+		t.Error("a late renewal has taken back a later one")
+	}
+	revoke(t, e, made.recipe)
 }

@@ -66,6 +66,16 @@ func (e *Engine) Renew(ctx context.Context, raw engine.Recipe, until time.Time) 
 	return plainOrNil(err)
 }
 
+// renewalFences are those of a renewal: one that is executed late must not take the place of what was set
+// after it.
+func (e *Engine) renewalFences(ctx context.Context, c *conn) []fence {
+	fences := []fence{e.sameServer()}
+	if deadline, ok := ctx.Deadline(); ok {
+		fences = append(fences, beforeDeadline(c, deadline))
+	}
+	return fences
+}
+
 func (e *Engine) renew(ctx context.Context, c *conn, r recipe, until time.Time) error {
 	found, err := e.lookUp(ctx, c, r)
 	switch {
@@ -79,8 +89,9 @@ func (e *Engine) renew(ctx context.Context, c *conn, r recipe, until time.Time) 
 		return refused(renewing+": its account was disabled at the source", nil)
 	}
 	end := c.sourceTime(until)
+	fences := e.renewalFences(ctx, c)
 	if len(r.Renewal) == 0 {
-		_, err = c.guarded(ctx, renewing, []fence{e.sameServer()}, r.rightsOver().setEnd(r.Username, end))
+		_, err = c.guarded(ctx, renewing, fences, r.rightsOver().setEnd(r.Username, end))
 		return err
 	}
 	sql, err := parseStatements(r.Renewal, "name", "expiration", "role", "lease_id")
@@ -99,7 +110,7 @@ func (e *Engine) renew(ctx context.Context, c *conn, r recipe, until time.Time) 
 	if !sql.Has("valid", "until") {
 		statements = append(statements, r.rightsOver().setEnd(r.Username, end))
 	}
-	if _, err = c.guarded(ctx, renewing, []fence{e.sameServer()}, message(statements...)); err != nil {
+	if _, err = c.guarded(ctx, renewing, fences, message(statements...)); err != nil {
 		return err
 	}
 	if _, err := c.run(ctx, "DISCARD ALL"); err != nil {

@@ -174,7 +174,7 @@ func newEnd(l *store.Lease, req api.RenewRequest, now time.Time, def, longest ti
 	if err := living(l, now); err != nil {
 		return time.Time{}, err
 	}
-	if l.PendingDeadline != nil && l.PendingDeadline.After(now) || l.Claim != nil && l.Claim.Until.After(now) {
+	if l.PendingDeadline != nil && l.PendingDeadline.Add(grace).After(now) || l.Claim != nil && l.Claim.Until.After(now) {
 		return time.Time{}, busyRenewing()
 	}
 	latest := earlier(l.MaxExpiresAt, l.IssuedAt.Add(longest))

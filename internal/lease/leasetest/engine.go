@@ -392,6 +392,9 @@ func (e *Engine) Renew(ctx context.Context, raw engine.Recipe, until time.Time) 
 		if a == nil || a.Mark != e.options.Installation || !a.Usable {
 			return &engine.Error{Kind: engine.Refused, Reason: "its account is gone"}
 		}
+		if deadline, ok := ctx.Deadline(); ok && time.Now().After(deadline) {
+			return &engine.Error{Kind: engine.Refused, Reason: "it is past the deadline"}
+		}
 		a.Until = until
 		return nil
 	})
