@@ -25,6 +25,8 @@ func (s *sim) check(when string) {
 	}
 	now := s.w.clock.Now()
 	away := time.Since(now) // of the sources' time before the agreed
+	// A source tells what time it is to a second, and how far its clock was from ours was told to a second, too.
+	const told = 2 * time.Second
 	for _, src := range []*leasetest.Source{s.w.one, s.w.two} {
 		for _, name := range src.Taken() {
 			if !src.CanLogin(name) {
@@ -41,9 +43,9 @@ func (s *sim) check(when string) {
 				fail("orphan %s: its lease is %s (%+v, due %v, deadline %v)", a.Name, l.Status, l.Revocation, l.DueAt, l.Deadline)
 			case l.DueAt == nil:
 				fail("the lease of %s leads nobody to it", a.Name)
-			case a.Until.After(l.MaxExpiresAt.Add(away + time.Second)):
+			case a.Until.After(l.MaxExpiresAt.Add(away + told)):
 				fail("%s ends at %s at the source, after %s", a.Name, a.Until, l.MaxExpiresAt)
-			case a.Until.Before(l.ExpiresAt.Add(away - time.Second)):
+			case a.Until.Before(l.ExpiresAt.Add(away - told)):
 				fail("%s ends at %s at the source, before its lease at %s", a.Name, a.Until, l.ExpiresAt)
 			}
 		}
