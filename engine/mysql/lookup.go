@@ -87,10 +87,6 @@ func (e *Engine) renew(ctx context.Context, c *conn, r recipe, until time.Time) 
 	if len(statements) == 0 {
 		return nil
 	}
-	fences := []fence{e.sameServer()}
-	if deadline, ok := ctx.Deadline(); ok { // one that is executed late must not take the place of what was set after it
-		fences = append(fences, beforeDeadline(c, deadline))
-	}
-	_, err = c.guarded(ctx, renewing, fences, message(statements...))
+	_, err = c.guarded(ctx, renewing, e.inTime(ctx, c), message(statements...))
 	return err
 }

@@ -68,10 +68,7 @@ func (e *Engine) changeRoot(ctx context.Context, c *conn, next engine.Login) err
 		_, err := c.guarded(failpoint.OnSending(ctx, failpoint.RootSent), rotatingRoot, fences, "ALTER USER "+spec+" "+sql, changed.Text, next.Password)
 		return err
 	}
-	fences := []fence{e.sameServer()}
-	if deadline, ok := ctx.Deadline(); ok {
-		fences = append(fences, beforeDeadline(c, deadline))
-	}
+	fences := e.inTime(ctx, c)
 	if e.prove(ctx, next) != nil {
 		add := identified(changed) + " RETAIN CURRENT PASSWORD"
 		if e.dialect == mariaDB {

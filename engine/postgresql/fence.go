@@ -43,6 +43,16 @@ func (e *Engine) sameServer() fence {
 	}
 }
 
+// inTime are the fences of what must not be executed after its time: it would take the place of what was set
+// after it.
+func (e *Engine) inTime(ctx context.Context, c *conn) []fence {
+	fences := []fence{e.sameServer()}
+	if deadline, ok := ctx.Deadline(); ok {
+		fences = append(fences, beforeDeadline(c, deadline))
+	}
+	return fences
+}
+
 // guarded sends a message behind fences. The results are those of the message
 // alone. The error is an *engine.Error; secrets are kept out of it.
 func (c *conn) guarded(ctx context.Context, attempt string, fences []fence, sql string, secrets ...statement.Secret) (results, error) {

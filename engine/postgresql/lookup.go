@@ -66,16 +66,6 @@ func (e *Engine) Renew(ctx context.Context, raw engine.Recipe, until time.Time) 
 	return plainOrNil(err)
 }
 
-// renewalFences are those of a renewal: one that is executed late must not take the place of what was set
-// after it.
-func (e *Engine) renewalFences(ctx context.Context, c *conn) []fence {
-	fences := []fence{e.sameServer()}
-	if deadline, ok := ctx.Deadline(); ok {
-		fences = append(fences, beforeDeadline(c, deadline))
-	}
-	return fences
-}
-
 func (e *Engine) renew(ctx context.Context, c *conn, r recipe, until time.Time) error {
 	found, err := e.lookUp(ctx, c, r)
 	switch {
@@ -89,7 +79,7 @@ func (e *Engine) renew(ctx context.Context, c *conn, r recipe, until time.Time) 
 		return refused(renewing+": its account was disabled at the source", nil)
 	}
 	end := c.sourceTime(until)
-	fences := e.renewalFences(ctx, c)
+	fences := e.inTime(ctx, c)
 	if len(r.Renewal) == 0 {
 		_, err = c.guarded(ctx, renewing, fences, r.rightsOver().setEnd(r.Username, end))
 		return err

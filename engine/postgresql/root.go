@@ -81,10 +81,7 @@ func (e *Engine) setPassword(ctx context.Context, login engine.Login) error {
 	verifier := statement.Secret(statement.ScramSHA256(login.Password, *e.config.ScramIterations, nil))
 	proof := e.pool.connector.as(login)
 	return e.inMain(ctx, e.main(), func(c *conn) error {
-		fences := []fence{e.sameServer()}
-		if deadline, ok := ctx.Deadline(); ok {
-			fences = append(fences, beforeDeadline(c, deadline))
-		}
+		fences := e.inTime(ctx, c)
 		return e.pool.change(proof, func() error {
 			_, err := c.guarded(failpoint.OnSending(ctx, failpoint.RootSent), rotatingRoot, fences,
 				"ALTER ROLE CURRENT_USER PASSWORD "+statement.QuoteLiteral(verifier.Reveal()), verifier, login.Password)

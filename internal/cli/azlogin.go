@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/scaivault/scaivault/client"
+	"github.com/scaivault/scaivault/internal/statement"
 )
 
 const (
@@ -119,7 +120,7 @@ func (l *azLogin) run(signals <-chan os.Signal) (subscription bool, err error) {
 		},
 	})
 	if err != nil {
-		l.app.say("log in with az: %s", first(strings.TrimSpace(strings.ReplaceAll(said.String(), l.secret, "***")), "it failed and says nothing"))
+		l.app.say("log in with az: %s", first(strings.TrimSpace(statement.Redact(said.String(), []string{l.secret}, 1)), "it failed and says nothing"))
 		return false, err
 	}
 	var accounts []struct {
