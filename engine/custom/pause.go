@@ -49,7 +49,7 @@ func (p *pauses) ready(q *request) error {
 	until := p.rows[work{q.Function, q.Role}].until
 	p.mu.Unlock()
 	if left := time.Until(until); q.pausable() && left > 0 {
-		return busy(fmt.Sprintf("%s is paused for %s: it failed again and again, at much processor time; mend the program, the log has what it said",
+		return busy(fmt.Sprintf("%s is paused for %s: it failed, at much processor time; mend the program, the log has what it said",
 			q.Function, max(left.Round(time.Second), time.Second)), nil)
 	}
 	return nil
